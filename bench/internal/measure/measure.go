@@ -1,0 +1,233 @@
+// Package measure runs named commands or functions in turn and compares them: median wall time, CPU time and peak
+// memory of each, as ratios to the first. The runs are interleaved, A B C A B C, so that whatever else the machine does
+// falls on all of them alike.
+package measure
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Case is one thing to measure. Exactly one of Command and Func is set.
+type Case struct {
+	Name string
+
+	// Setup, if set, runs before each run, untimed. Run counts from 0, and -1 is the warm-up.
+	Setup func(ctx context.Context, run int) error
+	// Command makes the command of one run. Its CPU time and memory include the children it waited for. Standard output
+	// is discarded and standard error kept for the error message, unless the command brings its own.
+	Command func(ctx context.Context, run int) (*exec.Cmd, error)
+	// Func is measured inside this process; its CPU time includes that of children it waited for. Peak memory is not
+	// known for it.
+	Func func(ctx context.Context, run int) error
+	// Cleanup, if set, runs after each run, untimed, also when the run failed.
+	Cleanup func(ctx context.Context, run int) error
+}
+
+// Sample is what one run cost.
+type Sample struct {
+	Wall, CPU time.Duration
+	PeakBytes int64 // largest resident set of the process or one of its waited-for children; 0 when not known
+}
+
+// Row is one case's outcome.
+type Row struct {
+	Name    string
+	Samples []Sample
+}
+
+// Table is the outcome of Compare, in the order of the cases. Ratios are those of the first row to the others.
+type Table struct {
+	Rows []Row
+}
+
+// Compare runs every case once to warm up, then runs times more, interleaved.
+func Compare(ctx context.Context, runs int, cases []Case) (Table, error) {
+	return compare(ctx, -1, runs, cases)
+}
+
+// CompareCold is Compare without the warm-up: for work that is large or leaves much behind.
+func CompareCold(ctx context.Context, runs int, cases []Case) (Table, error) {
+	return compare(ctx, 0, runs, cases)
+}
+
+func compare(ctx context.Context, first, runs int, cases []Case) (Table, error) {
+	table := Table{Rows: make([]Row, len(cases))}
+	for i, c := range cases {
+		if (c.Command == nil) == (c.Func == nil) {
+			return Table{}, fmt.Errorf("measure %s: exactly one of Command and Func must be set", c.Name)
+		}
+		table.Rows[i].Name = c.Name
+	}
+	for run := first; run < runs; run++ {
+		for i, c := range cases {
+			if err := ctx.Err(); err != nil {
+				return Table{}, err
+			}
+			s, err := once(ctx, c, run)
+			if err != nil {
+				return Table{}, fmt.Errorf("measure %s: run %d: %w", c.Name, run, err)
+			}
+			if run >= 0 {
+				table.Rows[i].Samples = append(table.Rows[i].Samples, s)
+			}
+		}
+	}
+	return table, nil
+}
+
+func once(ctx context.Context, c Case, run int) (s Sample, err error) {
+	if c.Setup != nil {
+		if err := c.Setup(ctx, run); err != nil {
+			return s, fmt.Errorf("set up: %w", err)
+		}
+	}
+	if c.Cleanup != nil {
+		defer func() {
+			// The context may be what ended the run; cleaning up has to happen all the same.
+			if cerr := c.Cleanup(context.WithoutCancel(ctx), run); cerr != nil {
+				err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+			}
+		}()
+	}
+	if c.Func != nil {
+		return timeFunc(ctx, c.Func, run)
+	}
+	cmd, err := c.Command(ctx, run)
+	if err != nil {
+		return s, err
+	}
+	return timeCommand(cmd)
+}
+
+func timeCommand(cmd *exec.Cmd) (Sample, error) {
+	var stderr bytes.Buffer
+	if cmd.Stderr == nil {
+		cmd.Stderr = &stderr
+	}
+	start := time.Now()
+	err := cmd.Run()
+	s := Sample{Wall: time.Since(start)}
+	if err != nil {
+		return s, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, tail(stderr.Bytes()))
+	}
+	s.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	if ru, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		s.PeakBytes = int64(ru.Maxrss) * 1024 // Linux counts in KiB
+	}
+	return s, nil
+}
+
+func timeFunc(ctx context.Context, f func(context.Context, int) error, run int) (Sample, error) {
+	cpu, err := cpuTime()
+	if err != nil {
+		return Sample{}, err
+	}
+	start := time.Now()
+	err = f(ctx, run)
+	s := Sample{Wall: time.Since(start)}
+	if err != nil {
+		return s, err
+	}
+	after, err := cpuTime()
+	s.CPU = after - cpu
+	return s, err
+}
+
+// cpuTime is what this process and the children it has waited for have used so far.
+func cpuTime() (time.Duration, error) {
+	var sum time.Duration
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var ru syscall.Rusage
+		if err := syscall.Getrusage(who, &ru); err != nil {
+			return 0, fmt.Errorf("getrusage: %w", err)
+		}
+		sum += time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	}
+	return sum, nil
+}
+
+func tail(b []byte) string {
+	const maxBytes = 2000
+	return strings.TrimSpace(string(b[max(0, len(b)-maxBytes):]))
+}
+
+// Median is the median of each figure by itself.
+func (r Row) Median() Sample {
+	return Sample{
+		Wall:      median(r.Samples, func(s Sample) time.Duration { return s.Wall }),
+		CPU:       median(r.Samples, func(s Sample) time.Duration { return s.CPU }),
+		PeakBytes: median(r.Samples, func(s Sample) int64 { return s.PeakBytes }),
+	}
+}
+
+func median[T ~int64](samples []Sample, of func(Sample) T) T {
+	if len(samples) == 0 {
+		return 0
+	}
+	v := make([]T, len(samples))
+	for i, s := range samples {
+		v[i] = of(s)
+	}
+	slices.Sort(v)
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
+
+// Ratio is the first row's median wall and CPU time divided by the named row's: 0.5 means the first takes half as long.
+func (t Table) Ratio(name string) (wall, cpu float64, err error) {
+	i := slices.IndexFunc(t.Rows, func(r Row) bool { return r.Name == name })
+	if i < 0 {
+		return 0, 0, fmt.Errorf("measure: no case named %q", name)
+	}
+	ours, theirs := t.Rows[0].Median(), t.Rows[i].Median()
+	return ratio(int64(ours.Wall), int64(theirs.Wall)), ratio(int64(ours.CPU), int64(theirs.CPU)), nil
+}
+
+func ratio(a, b int64) float64 {
+	if b == 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
+}
+
+// String is the table as text: one line a case, with the ratio of the first to it.
+func (t Table) String() string {
+	if len(t.Rows) == 0 {
+		return ""
+	}
+	width := len("median of 000")
+	for _, r := range t.Rows {
+		width = max(width, len(r.Name))
+	}
+	var b strings.Builder
+	first := t.Rows[0]
+	fmt.Fprintf(&b, "%-*s %10s %10s %9s %12s %12s\n", width, fmt.Sprintf("median of %d", len(first.Samples)),
+		"wall ms", "cpu ms", "peak MB", "wall ratio", "cpu ratio")
+	ours := first.Median()
+	for i, r := range t.Rows {
+		m := r.Median()
+		peak, wall, cpu := "-", "1", "1"
+		if m.PeakBytes > 0 {
+			peak = fmt.Sprintf("%.1f", float64(m.PeakBytes)/1e6)
+		}
+		if i > 0 {
+			wall = fmt.Sprintf("%.3f", ratio(int64(ours.Wall), int64(m.Wall)))
+			cpu = fmt.Sprintf("%.3f", ratio(int64(ours.CPU), int64(m.CPU)))
+		}
+		fmt.Fprintf(&b, "%-*s %10.2f %10.2f %9s %12s %12s\n", width, r.Name, ms(m.Wall), ms(m.CPU), peak, wall, cpu)
+	}
+	fmt.Fprintf(&b, "(ratio: %s divided by the line's; below 1, %[1]s is the faster)\n", first.Name)
+	return b.String()
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

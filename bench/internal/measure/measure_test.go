@@ -1,0 +1,83 @@
+package measure
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCompareInterleaves(t *testing.T) {
+	var order []string
+	note := func(s string) func(context.Context, int) error {
+		return func(context.Context, int) error { order = append(order, s); return nil }
+	}
+	cases := []Case{
+		{Name: "a", Setup: note("sa"), Func: note("a"), Cleanup: note("ca")},
+		{Name: "b", Command: func(ctx context.Context, _ int) (*exec.Cmd, error) {
+			order = append(order, "b")
+			return exec.CommandContext(ctx, "true"), nil
+		}},
+	}
+	table, err := Compare(t.Context(), 2, cases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	round := []string{"sa", "a", "ca", "b"}
+	if want := slices.Concat(round, round, round); !slices.Equal(order, want) {
+		t.Errorf("order %v, want %v", order, want)
+	}
+	if got := table.Rows[1].Median(); got.Wall <= 0 || got.PeakBytes <= 0 || len(table.Rows[1].Samples) != 2 {
+		t.Errorf("command row %+v", table.Rows[1])
+	}
+}
+
+func TestCompareFailureNamesCaseAndCleansUp(t *testing.T) {
+	cleaned := false
+	_, err := Compare(t.Context(), 1, []Case{{
+		Name: "broken",
+		Command: func(ctx context.Context, _ int) (*exec.Cmd, error) {
+			return exec.CommandContext(ctx, "sh", "-c", "echo reason >&2; exit 3"), nil
+		},
+		Cleanup: func(context.Context, int) error { cleaned = true; return errors.New("and this") },
+	}})
+	if err == nil || !cleaned {
+		t.Fatalf("err %v, cleaned %v", err, cleaned)
+	}
+	for _, part := range []string{"broken", "reason", "exit status 3", "and this"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q lacks %q", err, part)
+		}
+	}
+	if _, err := Compare(t.Context(), 1, []Case{{Name: "empty"}}); err == nil {
+		t.Error("a case without work was accepted")
+	}
+}
+
+func TestTable(t *testing.T) {
+	table := Table{Rows: []Row{
+		{Name: "ours", Samples: []Sample{{Wall: 1e6, CPU: 2e6}, {Wall: 3e6, CPU: 2e6}}},
+		{Name: "theirs", Samples: []Sample{{Wall: 5e6, CPU: 4e6, PeakBytes: 2e6}, {Wall: 3e6, CPU: 4e6, PeakBytes: 2e6}}},
+	}}
+	if got := table.Rows[0].Median().Wall; got != 2*time.Millisecond {
+		t.Errorf("median %v", got)
+	}
+	wall, cpu, err := table.Ratio("theirs")
+	if err != nil || wall != 0.5 || cpu != 0.5 {
+		t.Errorf("ratio %v %v %v", wall, cpu, err)
+	}
+	if _, _, err := table.Ratio("nobody"); err == nil {
+		t.Error("unknown row has a ratio")
+	}
+	want := `median of 2      wall ms     cpu ms   peak MB   wall ratio    cpu ratio
+ours                2.00       2.00         -            1            1
+theirs              4.00       4.00       2.0        0.500        0.500
+(ratio: ours divided by the line's; below 1, ours is the faster)
+`
+	if got := table.String(); got != want {
+		t.Errorf("table:\n%s\nwant:\n%s", got, want)
+	}
+}
