@@ -1,0 +1,217 @@
+//go:generate sh -c "asm/generate.sh > interpreter.go"
+
+package program
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// Where the parts of an image lie. Both segments come from the start of the
+// file, so the data segment's address is its file offset plus a constant that
+// any page size up to 64 KiB divides.
+const (
+	codeBase   = 0x400000
+	dataBase   = 0x410000
+	headerSize = 64 + 3*56
+	dataOffset = 0x1000
+	callSize   = 72
+	reportSize = 16
+)
+
+type machine struct {
+	elf         uint16
+	interpreter string
+}
+
+// machines holds what differs between architectures.
+var machines = map[string]machine{
+	"amd64": {62, interpreterAMD64},
+	"arm64": {183, interpreterARM64},
+}
+
+// The words of the interpreter that an image fills in.
+const (
+	patchFirst  = "\x01\x00\x00\x10"
+	patchReport = "\x02\x00\x00\x10"
+)
+
+// An Image is a complete ELF file and what is needed to read its reports.
+type Image struct {
+	// ELF is the file.
+	ELF   []byte
+	calls []call
+	arena []byte
+	addr  func(Arg) uint64
+}
+
+// Image lays the program out. The Builder must not be used afterwards.
+func (b *Builder) Image() (*Image, error) {
+	report, err := b.finish()
+	if err != nil {
+		return nil, err
+	}
+	im := &Image{}
+	code := len(b.calls) * callSize
+	outs, masks, dests := b.placeLists()
+	addr := func(a Arg) uint64 {
+		switch a.kind {
+		case text, block:
+			return dataBase + dataOffset + uint64(code) + a.v
+		case place:
+			return callAddress(b.labels[a.v])
+		case result:
+			return 0
+		default:
+			return a.v
+		}
+	}
+	for _, w := range b.words {
+		binary.LittleEndian.PutUint64(b.arena[w.offset:], addr(w.arg))
+	}
+	for _, d := range dests {
+		at := callAddress(d.call) + 24 + uint64(d.arg)*8
+		if d.call < 0 {
+			at = addr(Arg{block, uint64(d.arg)})
+		}
+		binary.LittleEndian.PutUint32(b.arena[d.slot:], uint32(at))
+	}
+	elf := make([]byte, dataOffset, dataOffset+code+len(b.arena))
+	for i := range b.calls {
+		elf = b.appendCall(elf, i, outs[i], masks[i], addr)
+	}
+	elf = append(elf, b.arena...)
+	if err := putHeader(elf, b.goarch, addr(report)); err != nil {
+		return nil, err
+	}
+	im.ELF, im.calls, im.arena, im.addr = elf, b.calls, b.arena, addr
+	return im, nil
+}
+
+func callAddress(index int) uint64 {
+	return dataBase + dataOffset + uint64(index)*callSize
+}
+
+// A destination is a place that a result goes to: an argument of a call, or,
+// with call < 0, the word of the arena at offset arg. Its address is written to
+// the arena at slot.
+type destination struct{ call, arg, slot int }
+
+// placeLists puts the lists of destinations and the sets of tolerated errnos
+// into the arena and returns their offsets, by call.
+func (b *Builder) placeLists() (outs, masks []int, dests []destination) {
+	byVar := make([][]destination, b.vars)
+	note := func(a Arg, d destination) {
+		if a.kind == result {
+			byVar[a.v] = append(byVar[a.v], d)
+		}
+	}
+	for i, c := range b.calls {
+		for j, a := range c.args[:c.nargs] {
+			note(a, destination{call: i, arg: j})
+		}
+	}
+	for _, w := range b.words {
+		note(w.arg, destination{call: -1, arg: w.offset})
+	}
+	send := len(b.calls) - 2
+	for _, r := range b.reports {
+		byVar[r] = append(byVar[r], destination{call: send})
+	}
+	b.align()
+	empty := len(b.arena)
+	b.arena = append(b.arena, 0, 0, 0, 0)
+	seen := map[errnoSet]int{}
+	lists := make([]int, b.vars)
+	for v, ds := range byVar {
+		lists[v] = len(b.arena)
+		for _, d := range ds {
+			d.slot = len(b.arena)
+			dests = append(dests, d)
+			b.arena = append(b.arena, 0, 0, 0, 0)
+		}
+		b.arena = append(b.arena, 0, 0, 0, 0)
+	}
+	outs, masks = make([]int, len(b.calls)), make([]int, len(b.calls))
+	for i, c := range b.calls {
+		outs[i] = empty
+		if c.into >= 0 {
+			outs[i] = lists[c.into]
+		}
+		at, ok := seen[c.mask]
+		if !ok {
+			at = len(b.arena)
+			for _, w := range c.mask {
+				b.arena = binary.LittleEndian.AppendUint32(b.arena, w)
+			}
+			seen[c.mask] = at
+		}
+		masks[i] = at
+	}
+	return outs, masks, dests
+}
+
+func (b *Builder) appendCall(elf []byte, i, outs, mask int, addr func(Arg) uint64) []byte {
+	le, c := binary.LittleEndian, &b.calls[i]
+	target := func(l Label, otherwise uint64) uint32 {
+		if l == nowhere {
+			return uint32(otherwise)
+		}
+		return uint32(callAddress(b.labels[l]))
+	}
+	elf = le.AppendUint32(elf, uint32(c.nr))
+	elf = le.AppendUint32(elf, uint32(addr(Arg{block, uint64(outs)})))
+	elf = le.AppendUint32(elf, uint32(addr(Arg{block, uint64(mask)})))
+	elf = le.AppendUint32(elf, target(c.onErrno, callAddress(i+1)))
+	elf = le.AppendUint32(elf, target(c.onZero, 0))
+	elf = le.AppendUint32(elf, 0)
+	for _, a := range c.args {
+		elf = le.AppendUint64(elf, addr(a))
+	}
+	return elf
+}
+
+// putHeader writes the ELF header, the program headers and the interpreter
+// into the first page.
+func putHeader(elf []byte, goarch string, report uint64) error {
+	m := machines[goarch]
+	code := strings.Replace(m.interpreter, patchFirst, word32(callAddress(0)), 1)
+	code = strings.Replace(code, patchReport, word32(report), 1)
+	if headerSize+len(code) > dataOffset || code == m.interpreter {
+		return fmt.Errorf("program: bad interpreter for %s", goarch)
+	}
+	const (
+		load, gnuStack   = 1, 0x6474e551
+		exec, write, get = 1, 2, 4
+	)
+	le := binary.LittleEndian
+	h := make([]byte, 0, headerSize+len(code))
+	h = append(h, "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"...)
+	h = le.AppendUint16(h, 2) // ET_EXEC
+	h = le.AppendUint16(h, m.elf)
+	h = le.AppendUint32(h, 1)
+	h = le.AppendUint64(h, codeBase+headerSize) // e_entry
+	h = le.AppendUint64(h, 64)                  // e_phoff
+	h = le.AppendUint64(h, 0)                   // e_shoff
+	h = le.AppendUint32(h, 0)                   // e_flags
+	for _, v := range []uint16{64, 56, 3, 0, 0, 0} {
+		h = le.AppendUint16(h, v) // e_ehsize, e_phentsize, e_phnum, no sections
+	}
+	segment := func(kind, flags uint32, offset, vaddr, size uint64) {
+		h = le.AppendUint32(h, kind)
+		h = le.AppendUint32(h, flags)
+		for _, v := range []uint64{offset, vaddr, vaddr, size, size, 0x10000} {
+			h = le.AppendUint64(h, v)
+		}
+	}
+	segment(load, get|exec, 0, codeBase, uint64(headerSize+len(code)))
+	segment(load, get|write, dataOffset, dataBase+dataOffset, uint64(len(elf)-dataOffset))
+	segment(gnuStack, get|write, 0, 0, 0)
+	copy(elf, append(h, code...))
+	return nil
+}
+
+func word32(v uint64) string {
+	return string(binary.LittleEndian.AppendUint32(nil, uint32(v)))
+}

@@ -1,0 +1,88 @@
+package program
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// ReportSize is the length in bytes of a failure report.
+const ReportSize = reportSize
+
+// A Failure is what a program says of the call that ended it.
+type Failure struct {
+	Step int    // as given to Builder.Step
+	Call string // the system call
+	// Errno is the call's error number.
+	Errno int
+}
+
+// Failure decodes a report of ReportSize bytes: the address of the failed call
+// and its errno.
+func (im *Image) Failure(report []byte) (Failure, error) {
+	if len(report) != reportSize {
+		return Failure{}, fmt.Errorf("program: report of %d bytes, want %d", len(report), reportSize)
+	}
+	addr := binary.LittleEndian.Uint64(report)
+	errno := binary.LittleEndian.Uint64(report[8:])
+	i := (addr - callAddress(0)) / callSize
+	if addr < callAddress(0) || i >= uint64(len(im.calls)) || errno >= 4096 {
+		return Failure{}, fmt.Errorf("program: report names no call: address %#x, errno %d", addr, errno)
+	}
+	c := im.calls[i]
+	return Failure{Step: c.step, Call: c.name, Errno: int(errno)}, nil
+}
+
+// Calls calls yield for every call of the program in order, with the step it
+// belongs to and its text: name, arguments, and where it goes on errors.
+func (im *Image) Calls(yield func(step int, text string) bool) {
+	for i := range im.calls {
+		if !yield(im.calls[i].step, im.text(i)) {
+			return
+		}
+	}
+}
+
+// Names are the names of the program's system calls in order; index i is the
+// call at the ith place.
+func (im *Image) Names() []string {
+	names := make([]string, len(im.calls))
+	for i, c := range im.calls {
+		names[i] = c.name
+	}
+	return names
+}
+
+func (im *Image) text(i int) string {
+	c := im.calls[i]
+	args := make([]string, c.nargs)
+	for j, a := range c.args[:c.nargs] {
+		args[j] = im.argText(a)
+	}
+	s := c.name + "(" + strings.Join(args, ", ") + ")"
+	if c.into >= 0 {
+		s += fmt.Sprintf(" = $%d", c.into)
+	}
+	return s
+}
+
+func (im *Image) argText(a Arg) string {
+	switch a.kind {
+	case text:
+		s := im.arena[a.v:]
+		for n, c := range s {
+			if c == 0 {
+				return strconv.Quote(string(s[:n]))
+			}
+		}
+	case block:
+		return fmt.Sprintf("%#x", im.addr(a))
+	case result:
+		return fmt.Sprintf("$%d", a.v)
+	}
+	if v := int64(a.v); v >= -4096 && v < 4096 {
+		return strconv.FormatInt(v, 10)
+	}
+	return fmt.Sprintf("%#x", a.v)
+}

@@ -1,0 +1,121 @@
+package program
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Start says how a program's process comes into being.
+type Start struct {
+	// Files become the descriptors 0, 1, 2… of the process; nil leaves one closed.
+	Files []*os.File
+	// Cloneflags are the namespaces (CLONE_NEW*) that are new for the process.
+	Cloneflags uintptr
+	// UIDMaps and GIDMaps are written for a new user namespace.
+	UIDMaps, GIDMaps []syscall.SysProcIDMap
+	// CgroupDir, where not nil, is the cgroup v2 directory to start in.
+	CgroupDir *os.File
+	// Dir takes the file where anonymous memory may not be executed.
+	Dir string
+}
+
+// Start runs the image as a new process and returns its process id. The caller
+// must wait for it, or exit and leave it to its reaper.
+func (im *Image) Start(s Start) (pid int, err error) {
+	// The executable's descriptor must survive the shuffle of Files in the child.
+	file, err := im.seal(s.Dir, len(s.Files)+2)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(file)
+	attr := &syscall.ProcAttr{Env: []string{}, Files: make([]uintptr, len(s.Files)), Sys: &syscall.SysProcAttr{
+		Cloneflags: s.Cloneflags,
+	}}
+	for i, f := range s.Files {
+		attr.Files[i] = ^uintptr(0)
+		if f != nil {
+			attr.Files[i] = f.Fd()
+		}
+	}
+	if s.CgroupDir != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(s.CgroupDir.Fd())
+	}
+	if s.Cloneflags&unix.CLONE_NEWUSER != 0 {
+		attr.Sys.UidMappings, attr.Sys.GidMappings = s.UIDMaps, s.GIDMaps
+		attr.Sys.GidMappingsEnableSetgroups = true
+		// An exec as any other user would drop the capabilities.
+		attr.Sys.Credential = &syscall.Credential{NoSetGroups: true}
+	}
+	pid, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(file), []string{"tare-init"}, attr)
+	if err != nil {
+		return 0, fmt.Errorf("start init process: %w", err)
+	}
+	return pid, nil
+}
+
+// seal writes the image into an anonymous, sealed, executable file and returns
+// a descriptor of it that is not below min. Sealed, it can't be changed through
+// the /proc/PID/exe of a container (CVE-2019-5736).
+func (im *Image) seal(dir string, min int) (int, error) {
+	const name = "tare-init"
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // MFD_EXEC came with 6.3
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if errors.Is(err, unix.EACCES) { // vm.memfd_noexec=2
+		return im.unlinked(dir, min)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("memfd_create: %w", err)
+	}
+	defer func() { unix.Close(fd) }()
+	if err := im.writeTo(fd); err != nil {
+		return -1, fmt.Errorf("write init program: %w", err)
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		return -1, fmt.Errorf("seal init program: %w", err)
+	}
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min)
+}
+
+// unlinked is seal for machines that refuse to execute anonymous memory: a
+// file in dir without a name, readable only.
+func (im *Image) unlinked(dir string, min int) (int, error) {
+	path := filepath.Join(dir, ".init-"+strconv.Itoa(os.Getpid()))
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o700)
+	if err != nil {
+		return -1, fmt.Errorf("create init program %s: %w", path, err)
+	}
+	defer os.Remove(path)
+	err = im.writeTo(fd)
+	if cerr := unix.Close(fd); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return -1, fmt.Errorf("write init program %s: %w", path, err)
+	}
+	fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open init program %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min)
+}
+
+func (im *Image) writeTo(fd int) error {
+	for rest := im.ELF; len(rest) > 0; {
+		n, err := unix.Write(fd, rest)
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
