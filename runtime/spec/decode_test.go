@@ -293,7 +293,7 @@ func TestLoad(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, data := range testdata(f, "*.json") {
+	for _, data := range testdata(f, "containerd-cri.json") { // the smallest: large seeds make the fuzzer crawl
 		f.Add(data)
 	}
 	f.Add([]byte(`{"process":{"rlimits":[{"type":"a","hard":18446744073709551615,"soft":1e2}],"oomScoreAdj":-5}}`))
