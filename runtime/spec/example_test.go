@@ -1,0 +1,42 @@
+package spec
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// TestExampleIsRuncs compares with "runc spec". Its version of the specification, its host name and, where the host has
+// cgroup v2 alone, its cgroup namespace differ on purpose.
+func TestExampleIsRuncs(t *testing.T) {
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		t.Fatal("this test compares with runc: apt-get install runc")
+	}
+	for _, rootless := range []bool{false, true} {
+		dir := t.TempDir()
+		cmd := exec.Command(runc, "spec", "--bundle", dir)
+		if rootless {
+			cmd.Args = append(cmd.Args, "--rootless")
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		want, err := Load(filepath.Join(dir, "config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := Example(rootless)
+		got.Version, got.Hostname = want.Version, want.Hostname
+		if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+			got.Linux.Namespaces = append(got.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("rootless %v:\ngot  %+v\nwant %+v", rootless, got, want)
+		}
+	}
+}
