@@ -16,15 +16,42 @@ var armPrivate = [...]string{1: "breakpoint", 2: "cacheflush", 3: "usr26", 4: "u
 // HasSyscalls reports whether there is a table for the architecture.
 func (a Arch) HasSyscalls() bool { return a.valid() && syscallNumbers[a] != nil }
 
+// SyscallID is a system call's place in the table of all names, whatever the
+// architecture: who needs one call's numbers on several looks its name up once.
+type SyscallID int
+
+// LookupSyscall finds a name in the table. arm's private calls have no ID.
+func LookupSyscall(name string) (SyscallID, bool) {
+	low, high := 0, syscallCount
+	for low < high {
+		mid := int(uint(low+high) >> 1)
+		if SyscallID(mid).Name() < name {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return SyscallID(low), low < syscallCount && SyscallID(low).Name() == name
+}
+
+// Name returns the call's name.
+func (id SyscallID) Name() string { return syscallNames[syscallNameAt[id]:syscallNameAt[id+1]] }
+
+// Number returns the call's number on an architecture, if it has it.
+func (id SyscallID) Number(arch Arch) (int, bool) {
+	if !arch.HasSyscalls() || id < 0 || id >= syscallCount {
+		return 0, false
+	}
+	n := syscallNumbers[arch][id]
+	return fromTable(arch, n), n != syscallAbsent
+}
+
 // SyscallNumber returns the number of a system call, as the kernel shows it to
 // a seccomp filter (an x32 call has X32SyscallBit set).
 func SyscallNumber(arch Arch, name string) (int, bool) {
-	if !arch.HasSyscalls() {
-		return 0, false
-	}
-	if i, ok := syscallIndex(name); ok {
-		if n := syscallNumbers[arch][i]; n != syscallAbsent {
-			return fromTable(arch, n), true
+	if id, ok := LookupSyscall(name); ok {
+		if n, ok := id.Number(arch); ok {
+			return n, true
 		}
 	}
 	if arch == ArchARM {
@@ -47,7 +74,7 @@ func SyscallName(arch Arch, number int) (string, bool) {
 	}
 	for i, n := range syscallNumbers[arch] {
 		if n != syscallAbsent && fromTable(arch, n) == number {
-			return syscallNames[syscallNameAt[i]:syscallNameAt[i+1]], true
+			return SyscallID(i).Name(), true
 		}
 	}
 	return "", false
@@ -61,55 +88,98 @@ func fromTable(arch Arch, n uint16) int {
 	return number
 }
 
-func syscallIndex(name string) (int, bool) {
-	low, high := 0, syscallCount
-	for low < high {
-		mid := int(uint(low+high) >> 1)
-		if syscallNames[syscallNameAt[mid]:syscallNameAt[mid+1]] < name {
-			low = mid + 1
-		} else {
-			high = mid
-		}
-	}
-	return low, low < syscallCount && syscallNames[syscallNameAt[low]:syscallNameAt[low+1]] == name
-}
-
 // Demultiplexed returns, for a call that some architectures also reach through
 // socketcall(2) or ipc(2), the name of that entry and the value its first
 // argument takes. Who filters the call must filter this door too.
-func Demultiplexed(arch Arch, name string) (entry string, selector uint32, ok bool) {
+func Demultiplexed(arch Arch, name string) (entry string, selector uint64, ok bool) {
 	switch arch {
-	case ArchX86, ArchPPC, ArchPPC64, ArchPPC64LE, ArchS390, ArchS390X:
+	case ArchX86, ArchMIPS, ArchMIPSEL, ArchPPC, ArchPPC64, ArchPPC64LE, ArchS390, ArchS390X:
 	default:
 		return "", 0, false
 	}
-	for i, n := range socketcalls {
-		if n == name && i > 0 {
-			return "socketcall", uint32(i), true
-		}
+	if n := socketcallSelector(name); n != 0 {
+		return "socketcall", n, true
 	}
-	for _, c := range ipcCalls {
-		if c.name == name {
-			return "ipc", c.selector, true
-		}
+	if n := ipcSelector(name); n != 0 {
+		return "ipc", n, true
 	}
 	return "", 0, false
 }
 
-// Indexed by socketcall's first argument: include/uapi/linux/net.h.
-var socketcalls = [...]string{
-	1: "socket", 2: "bind", 3: "connect", 4: "listen", 5: "accept", 6: "getsockname",
-	7: "getpeername", 8: "socketpair", 9: "send", 10: "recv", 11: "sendto", 12: "recvfrom",
-	13: "shutdown", 14: "setsockopt", 15: "getsockopt", 16: "sendmsg", 17: "recvmsg",
-	18: "accept4", 19: "recvmmsg", 20: "sendmmsg",
+// socketcallSelector returns the SYS_* of include/uapi/linux/net.h, or 0.
+func socketcallSelector(name string) uint64 {
+	switch name {
+	case "socket":
+		return 1
+	case "bind":
+		return 2
+	case "connect":
+		return 3
+	case "listen":
+		return 4
+	case "accept":
+		return 5
+	case "getsockname":
+		return 6
+	case "getpeername":
+		return 7
+	case "socketpair":
+		return 8
+	case "send":
+		return 9
+	case "recv":
+		return 10
+	case "sendto":
+		return 11
+	case "recvfrom":
+		return 12
+	case "shutdown":
+		return 13
+	case "setsockopt":
+		return 14
+	case "getsockopt":
+		return 15
+	case "sendmsg":
+		return 16
+	case "recvmsg":
+		return 17
+	case "accept4":
+		return 18
+	case "recvmmsg":
+		return 19
+	case "sendmmsg":
+		return 20
+	}
+	return 0
 }
 
-// include/uapi/linux/ipc.h.
-var ipcCalls = [...]struct {
-	name     string
-	selector uint32
-}{
-	{"semop", 1}, {"semget", 2}, {"semctl", 3}, {"semtimedop", 4},
-	{"msgsnd", 11}, {"msgrcv", 12}, {"msgget", 13}, {"msgctl", 14},
-	{"shmat", 21}, {"shmdt", 22}, {"shmget", 23}, {"shmctl", 24},
+// ipcSelector returns the call number of include/uapi/linux/ipc.h, or 0.
+func ipcSelector(name string) uint64 {
+	switch name {
+	case "semop":
+		return 1
+	case "semget":
+		return 2
+	case "semctl":
+		return 3
+	case "semtimedop":
+		return 4
+	case "msgsnd":
+		return 11
+	case "msgrcv":
+		return 12
+	case "msgget":
+		return 13
+	case "msgctl":
+		return 14
+	case "shmat":
+		return 21
+	case "shmdt":
+		return 22
+	case "shmget":
+		return 23
+	case "shmctl":
+		return 24
+	}
+	return 0
 }
