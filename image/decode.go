@@ -64,7 +64,7 @@ func DetectMediaType(data []byte) (string, error) {
 		return "", fmt.Errorf("detect media type: %w", tooLarge(int64(len(data))))
 	}
 	var p probe
-	if err := unmarshal(data, &p); err != nil {
+	if err := Unmarshal(data, &p); err != nil {
 		return "", fmt.Errorf("detect media type: %w", err)
 	}
 	kind, err := p.kind()
@@ -146,7 +146,7 @@ func decodeReferring(desc v1.Descriptor, kind Kind, data []byte, v any) error {
 		return decodeError(kind, desc.Digest, err)
 	}
 	var p probe
-	if err = unmarshal(data, &p); err == nil {
+	if err = Unmarshal(data, &p); err == nil {
 		var got Kind
 		switch got, err = p.kind(); {
 		case err != nil:
@@ -226,7 +226,7 @@ func DecodeConfig(desc v1.Descriptor, data []byte) (v1.Image, error) {
 	var c v1.Image
 	err := CheckContent(desc, data)
 	if err == nil {
-		err = unmarshal(data, &c)
+		err = Unmarshal(data, &c)
 		var timeErr *time.ParseError
 		if errors.As(err, &timeErr) {
 			err = fmt.Errorf("%s: %w", badTimeField(data), err)

@@ -8,12 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// unmarshal decodes one JSON document into v. Two readers of the same bytes
+// Unmarshal decodes one JSON document into v. Two readers of the same bytes
 // must see the same image, so what the JSON specification leaves open is
 // refused: an object with the same key twice, and text that is not UTF-8.
 // encoding/json takes the last of several keys and ignores their case; other
 // parsers take the first, and do not.
-func unmarshal(data []byte, v any) error {
+func Unmarshal(data []byte, v any) error {
 	if !utf8.Valid(data) {
 		return errors.New("not UTF-8")
 	}

@@ -1,0 +1,63 @@
+package layout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+)
+
+// lock takes a lock file shared (LOCK_SH) or exclusively (LOCK_EX) and returns
+// what gives it back. Every call opens the file anew, and flock(2) belongs to
+// the open file, so goroutines exclude one another as processes do.
+func (s *Store) lock(ctx context.Context, name string, how int) (unlock func(), err error) {
+	if s.opts.ReadOnly {
+		return nil, ErrReadOnly
+	}
+	f, err := s.openPrivate(name, os.O_RDONLY|os.O_CREATE)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", name, plain(err))
+	}
+	if err := flock(ctx, f, how); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// openPrivate opens a file of ours, and makes its directory when it is the
+// first one.
+func (s *Store) openPrivate(name string, flag int) (*os.File, error) {
+	f, err := s.root.OpenFile(name, flag, 0o644)
+	if errors.Is(err, os.ErrNotExist) && flag&os.O_CREATE != 0 {
+		if err := s.root.MkdirAll(partialDir, 0o755); err != nil {
+			return nil, err
+		}
+		return s.root.OpenFile(name, flag, 0o644)
+	}
+	return f, err
+}
+
+// flock waits by asking again, because a thread blocked in flock(2) could not
+// be told that ctx has ended.
+func flock(ctx context.Context, f *os.File, how int) error {
+	const longest = 10 * time.Millisecond
+	for delay := 100 * time.Microsecond; ; delay = min(2*delay, longest) {
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case err == syscall.EINTR:
+			continue
+		case err != syscall.EWOULDBLOCK:
+			return os.NewSyscallError("flock", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("held by another process: %w", ctx.Err())
+		case <-time.After(delay):
+		}
+	}
+}
