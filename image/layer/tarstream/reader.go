@@ -171,6 +171,9 @@ func (r *Reader) next() error {
 		if err != nil {
 			return err
 		}
+		if err := r.basics(b); err != nil {
+			return err
+		}
 		size, err := parseNumber(b.size())
 		if err != nil || size < 0 || padded(size) < 0 {
 			return r.bad("size")
@@ -256,13 +259,10 @@ func (r *Reader) meta(size int64, use func([]byte) error) error {
 // padded rounds up to whole blocks. It overflows into the negative for sizes that no stream can hold.
 func padded(size int64) int64 { return (size + blockBytes - 1) &^ (blockBytes - 1) }
 
-// entry makes r.hdr from its header block and what came before it.
+// entry completes r.hdr, which has what its header block says, with what came before that.
 func (r *Reader) entry(b block, size int64) error {
 	h := &r.hdr
-	*h = Header{Type: b.typeflag(), Xattrs: r.ext.xattrs, Extents: h.Extents[:0]}
-	if err := r.basics(b); err != nil {
-		return err
-	}
+	h.Xattrs = r.ext.xattrs
 	if err := r.ext.apply(h, &size); err != nil {
 		return fmt.Errorf("%w (before byte %d of the archive)", err, r.pos)
 	}
@@ -300,9 +300,10 @@ func (r *Reader) entry(b block, size int64) error {
 	return nil
 }
 
-// basics reads the fields that every header block has, and those of its format.
+// basics starts r.hdr with the fields that every header block has, and those of its format.
 func (r *Reader) basics(b block) error {
 	h := &r.hdr
+	*h = Header{Type: b.typeflag(), Extents: h.Extents[:0]}
 	var mode int64
 	numbers := []struct {
 		field []byte
