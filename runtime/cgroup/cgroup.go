@@ -1,0 +1,163 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/host"
+)
+
+// Sentinels that errors of this package wrap.
+var (
+	// ErrNotEmpty: the cgroup has processes, and Create or Destroy needs it empty.
+	ErrNotEmpty = errors.New("cgroup has processes")
+	// ErrFrozen: Create found the cgroup frozen; a process in it would never run.
+	ErrFrozen = errors.New("cgroup is frozen")
+	// ErrUnsupported: this machine's cgroups have no such limit. The message names the field of config.json.
+	ErrUnsupported = errors.New("not supported here")
+)
+
+// Manager is one container's cgroups. It is for one goroutine at a time.
+type Manager interface {
+	// Create makes the cgroups and sets the limits; r may be nil. Cgroups that exist are taken over if they are empty (ErrNotEmpty) and not frozen
+	// (ErrFrozen). After an error nothing that Create made is left.
+	Create(ctx context.Context, r *specs.LinuxResources) error
+	// JoinFiles opens, write-only and close-on-exec, the files through which the new process joins: it writes "0" to each. There are none on
+	// v2. A thread that moves itself needs no global lock, one moved by its parent waits for an RCU grace period per hierarchy.
+	JoinFiles() ([]*os.File, error)
+	// Dir opens the directory for CLONE_INTO_CGROUP; nil on v1.
+	Dir() (*os.File, error)
+	// Add moves process pid in. JoinFiles and Dir are faster.
+	Add(pid int) error
+	// Paths are the cgroups' directories by controller: "memory", "name=systemd", and "" for the unified hierarchy, as in runc's state.
+	Paths() map[string]string
+	// Pids are the processes in the cgroups, nested ones included, without those that our pid namespace cannot see. None if
+	// the cgroups are gone.
+	Pids() ([]int, error)
+	// Kill signals every process. After SIGKILL none survives, even if they fork or are frozen; they may still be exiting.
+	Kill(ctx context.Context, sig unix.Signal) error
+	// Freeze stops every process or lets it run again, and waits until it is so.
+	Freeze(ctx context.Context, frozen bool) error
+	// Frozen reports whether the cgroups are frozen.
+	Frozen() (bool, error)
+	// Set changes limits that r names. It leaves devices alone, as runc's update does.
+	Set(ctx context.Context, r *specs.LinuxResources) error
+	// OOMKilled reports whether the kernel's OOM killer has struck.
+	OOMKilled() (bool, error)
+	// Destroy removes the cgroups with all nested ones, waiting a bounded time for exiting processes (ErrNotEmpty). It is
+	// no error that they are gone.
+	Destroy(ctx context.Context) error
+}
+
+// New returns the manager for a container. cgroupsPath is linux.cgroupsPath: an absolute one starts at the hierarchies' mount points;
+// a relative one at our own cgroup (v1), or beside it (v2, where a cgroup that has processes cannot have limited children); an empty one
+// stands for containerID. That is runc's convention. "slice:prefix:name", meant for the systemd driver, is a relative path like any other.
+func New(facts host.Facts, cgroupsPath, containerID string) (Manager, error) {
+	if cgroupsPath == "" {
+		cgroupsPath = containerID
+	}
+	if err := checkPath(cgroupsPath); err != nil {
+		return nil, fmt.Errorf("cgroup: linux.cgroupsPath %q: %w", cgroupsPath, err)
+	}
+	switch facts.CgroupMode {
+	case host.CgroupV2:
+		u := facts.Unified
+		return &v2{root: u.Mountpoint, dir: resolve(u, path.Dir(u.OwnPath), cgroupsPath), skipDevices: facts.InUserNamespace}, nil
+	case host.CgroupV1, host.CgroupHybrid:
+		m := &v1{skipDevices: facts.InUserNamespace}
+		for i := range facts.Hierarchies {
+			h := &facts.Hierarchies[i]
+			m.groups = append(m.groups, group{
+				controllers: h.Controllers, name: h.Name, root: h.Mountpoint, dir: resolve(h, h.OwnPath, cgroupsPath),
+			})
+		}
+		if u := facts.Unified; u != nil {
+			m.unified = &group{root: u.Mountpoint, dir: resolve(u, u.OwnPath, cgroupsPath)}
+		}
+		return m, nil
+	}
+	return nil, fmt.Errorf("cgroup: no hierarchy is mounted: %w", ErrUnsupported)
+}
+
+// checkPath refuses what would leave the hierarchy, mean all of it, or be no path at all.
+func checkPath(p string) error {
+	switch {
+	case len(p) > unix.PathMax/2:
+		return errors.New("too long")
+	case strings.ContainsAny(p, "\x00\n"):
+		return errors.New("has a NUL or newline")
+	}
+	named := false
+	for elem := range strings.SplitSeq(p, "/") {
+		if elem == ".." {
+			return errors.New(`has ".."`)
+		}
+		named = named || elem != "" && elem != "."
+	}
+	if !named {
+		return errors.New("names no cgroup")
+	}
+	return nil
+}
+
+// resolve returns the directory for cgroupsPath; a relative one is below parent, a path as /proc/self/cgroup has it. Where only a
+// subtree is mounted, parent is shown below that subtree's root.
+func resolve(h *host.Hierarchy, parent, cgroupsPath string) string {
+	if path.IsAbs(cgroupsPath) {
+		return path.Join(h.Mountpoint, cgroupsPath)
+	}
+	if root := h.MountRoot; root != "/" {
+		if rest, ok := strings.CutPrefix(parent+"/", root+"/"); ok {
+			parent = rest
+		} else {
+			parent = "/"
+		}
+	}
+	return path.Join(h.Mountpoint, path.Join("/", parent), cgroupsPath)
+}
+
+// Load returns the manager for the cgroups that Paths named when the container was created.
+func Load(facts host.Facts, paths map[string]string) (Manager, error) {
+	for controller, dir := range paths {
+		if !path.IsAbs(dir) || path.Clean(dir) != dir {
+			return nil, fmt.Errorf("cgroup: state: path of %q: %q is not a clean absolute path", controller, dir)
+		}
+	}
+	unified, hasUnified := paths[""]
+	switch facts.CgroupMode {
+	case host.CgroupV2:
+		if !hasUnified || !below(unified, facts.Unified.Mountpoint) {
+			return nil, fmt.Errorf("cgroup: state: no path below %s", facts.Unified.Mountpoint)
+		}
+		return &v2{root: facts.Unified.Mountpoint, dir: unified, skipDevices: facts.InUserNamespace}, nil
+	case host.CgroupV1, host.CgroupHybrid:
+		m := &v1{skipDevices: facts.InUserNamespace}
+		for i := range facts.Hierarchies {
+			g := group{controllers: facts.Hierarchies[i].Controllers, name: facts.Hierarchies[i].Name, root: facts.Hierarchies[i].Mountpoint}
+			if g.dir = paths[g.keys()[0]]; g.dir == "" {
+				continue // mounted since
+			}
+			if !below(g.dir, g.root) {
+				return nil, fmt.Errorf("cgroup: state: %s is not below %s", g.dir, g.root)
+			}
+			m.groups = append(m.groups, g)
+		}
+		if u := facts.Unified; u != nil && hasUnified && below(unified, u.Mountpoint) {
+			m.unified = &group{root: u.Mountpoint, dir: unified}
+		}
+		return m, nil
+	}
+	return nil, fmt.Errorf("cgroup: no hierarchy is mounted: %w", ErrUnsupported)
+}
+
+// below reports whether dir is a proper descendant of root.
+func below(dir, root string) bool {
+	return len(dir) > len(root)+1 && strings.HasPrefix(dir, root) && dir[len(root)] == '/'
+}

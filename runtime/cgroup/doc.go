@@ -1,0 +1,12 @@
+// Package cgroup makes, limits, joins and removes a container's cgroups (runtime-spec config-linux.md, "Control groups") on version 1, version 2
+// and systemd's hybrid layout of the two, behind one interface.
+//
+// A container has one cgroup per mounted hierarchy:
+//
+//	/sys/fs/cgroup/memory/docker/ID      v1, hybrid: per controller; the child joins by writing "0" to tasks
+//	/sys/fs/cgroup/systemd/docker/ID     v1, hybrid: named, no controller
+//	/sys/fs/cgroup/unified/docker/ID     hybrid: joined at birth, no limits
+//	/sys/fs/cgroup/docker/ID             v2: joined at birth (clone3 with CLONE_INTO_CGROUP)
+//
+// All limits are in place before a process is.
+package cgroup

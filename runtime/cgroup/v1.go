@@ -1,0 +1,332 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// group is the container's cgroup in one hierarchy.
+type group struct {
+	controllers []string
+	name        string // of a named hierarchy
+	root        string // the hierarchy's mount point
+	dir         string
+}
+
+// keys are the group's names in Paths.
+func (g *group) keys() []string {
+	if g.name != "" {
+		return []string{"name=" + g.name}
+	}
+	return g.controllers
+}
+
+func (g *group) has(controller string) bool {
+	for _, c := range g.controllers {
+		if c == controller {
+			return true
+		}
+	}
+	return false
+}
+
+// v1 manages version 1 hierarchies, and the unified one beside them, which in the hybrid layout has no limits of ours.
+type v1 struct {
+	groups      []group
+	unified     *group // nil unless hybrid
+	skipDevices bool   // in a user namespace the kernel gives nobody a device anyway, and does not let us say so
+}
+
+// all are the groups with the unified one.
+func (m *v1) all() []*group {
+	var all []*group
+	for i := range m.groups {
+		all = append(all, &m.groups[i])
+	}
+	if m.unified != nil {
+		all = append(all, m.unified)
+	}
+	return all
+}
+
+// dir returns the container's directory in the hierarchy of a controller.
+func (m *v1) dir(controller string) (string, error) {
+	for i := range m.groups {
+		if m.groups[i].has(controller) {
+			return m.groups[i].dir, nil
+		}
+	}
+	return "", fmt.Errorf("no %s hierarchy is mounted: %w", controller, ErrUnsupported)
+}
+
+func (m *v1) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
+	plan := planV1(r)
+	if plan.err != nil {
+		return fmt.Errorf("cgroup: %w", plan.err)
+	}
+	devices, err := m.deviceRules(r)
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	var made []string
+	defer func() {
+		if err != nil {
+			removeMade(made)
+			err = fmt.Errorf("cgroup: %w", err)
+		}
+	}()
+	for _, g := range m.all() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		here, err := mkdirAll(g.root, g.dir)
+		made = append(made, here...)
+		if err != nil {
+			return err
+		}
+		if len(here) == 0 {
+			if err := m.takeOver(g); err != nil {
+				return err
+			}
+		} else if g.has("cpuset") {
+			if err := inheritCpuset(here); err != nil {
+				return err
+			}
+		}
+		if g.has("devices") && len(here) > 0 && allowAll(devices) {
+			devices = nil // a new cgroup has what its parent has
+		}
+	}
+	if len(devices) > 0 {
+		dir, err := m.dir("devices")
+		if err != nil {
+			return fmt.Errorf("linux.resources.devices: %w", err)
+		}
+		if err := writeDevicesV1(dir, devices); err != nil {
+			return err
+		}
+	}
+	return plan.apply(m.dir)
+}
+
+// removeMade removes directories that were made in vain, inner ones first.
+func removeMade(made []string) {
+	for i := len(made) - 1; i >= 0; i-- {
+		_ = unix.Rmdir(made[i]) // somebody else may use an outer one by now
+	}
+}
+
+// takeOver checks that a cgroup that exists is fit for a new container.
+func (m *v1) takeOver(g *group) error {
+	pids, err := allPids(g.dir)
+	if err != nil {
+		return err
+	}
+	if len(pids) > 0 {
+		return fmt.Errorf("%s: %w: %v", g.dir, ErrNotEmpty, firstFew(pids))
+	}
+	if g.has("freezer") {
+		state, err := readFile(g.dir + "/freezer.state")
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(state) != "THAWED" {
+			return fmt.Errorf("%s: %w", g.dir, ErrFrozen)
+		}
+	}
+	return nil
+}
+
+// inheritCpuset gives new cgroups, outermost first, the CPUs and memory nodes of their parent: on version 1 they begin with
+// none, and a process cannot join.
+func inheritCpuset(made []string) error {
+	parent := made[0][:strings.LastIndexByte(made[0], '/')]
+	for _, file := range [...]string{"/cpuset.cpus", "/cpuset.mems"} {
+		value, err := readFile(parent + file)
+		if err != nil {
+			return err
+		}
+		if value = strings.TrimSpace(value); value == "" {
+			continue // with the mount option cpuset_v2_mode, empty means what the parent has
+		}
+		for _, dir := range made {
+			if err := writeFile(dir+file, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *v1) deviceRules(r *specs.LinuxResources) ([]deviceRule, error) {
+	if m.skipDevices {
+		return nil, nil
+	}
+	var list []specs.LinuxDeviceCgroup
+	if r != nil {
+		list = r.Devices
+	}
+	rules, err := deviceRules(list)
+	if err != nil {
+		return nil, err
+	}
+	return exceptions(rules)
+}
+
+func (m *v1) JoinFiles() ([]*os.File, error) {
+	files := make([]*os.File, 0, len(m.groups))
+	for i := range m.groups {
+		f, err := openFile(m.groups[i].dir+"/tasks", unix.O_WRONLY)
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, fmt.Errorf("cgroup: %w", err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func (m *v1) Dir() (*os.File, error) {
+	if m.unified == nil {
+		return nil, nil
+	}
+	return openDir(m.unified.dir)
+}
+
+// openDir opens a cgroup for clone3.
+func openDir(dir string) (*os.File, error) {
+	f, err := openFile(dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	return f, nil
+}
+
+func (m *v1) Add(pid int) error {
+	for _, g := range m.all() {
+		if err := writeFile(g.dir+"/cgroup.procs", strconv.Itoa(pid)); err != nil {
+			return fmt.Errorf("cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+func (m *v1) Paths() map[string]string {
+	paths := make(map[string]string, len(m.groups)+1)
+	for i := range m.groups {
+		for _, key := range m.groups[i].keys() {
+			paths[key] = m.groups[i].dir
+		}
+	}
+	if m.unified != nil {
+		paths[""] = m.unified.dir
+	}
+	return paths
+}
+
+// main is the group whose processes stand for the container's: the freezer's, which must be able to stop them.
+func (m *v1) main() (string, error) {
+	for _, controller := range [...]string{"freezer", "devices", "pids", "memory"} {
+		if dir, err := m.dir(controller); err == nil {
+			return dir, nil
+		}
+	}
+	if len(m.groups) == 0 {
+		return "", errors.New("no hierarchy")
+	}
+	return m.groups[0].dir, nil
+}
+
+func (m *v1) Pids() ([]int, error) {
+	dir, err := m.main()
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	pids, err := allPids(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	return pids, nil
+}
+
+// killRounds bounds how often Kill looks for processes that were forked while it signalled.
+const killRounds = 100
+
+func (m *v1) Kill(ctx context.Context, sig unix.Signal) error {
+	dir, err := m.main()
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	if sig != unix.SIGKILL {
+		if _, err := signalAll(dir, sig); err != nil {
+			return fmt.Errorf("cgroup: %w", err)
+		}
+		return nil
+	}
+	// Round after round until none is left: a process that forks faster than we kill does not do so with all its children killed
+	// a hundred times. Frozen ones die when thawed.
+	for range killRounds {
+		n, err := signalAll(dir, sig)
+		if err != nil {
+			return fmt.Errorf("cgroup: %w", err)
+		}
+		if err := m.thaw(); err != nil {
+			return fmt.Errorf("cgroup: %w", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("cgroup: kill processes in %s: %w", dir, ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil // they are exiting: Destroy waits for that
+}
+
+func (m *v1) Set(ctx context.Context, r *specs.LinuxResources) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	if err := planV1(r).apply(m.dir); err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	return nil
+}
+
+func (m *v1) OOMKilled() (bool, error) {
+	dir, err := m.dir("memory")
+	if err != nil {
+		return false, nil // without the controller nothing is counted, and nothing killed on its account
+	}
+	n, err := counter(dir+"/memory.oom_control", "oom_kill")
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cgroup: %w", err)
+	}
+	return n > 0, nil
+}
+
+func (m *v1) Destroy(ctx context.Context) error {
+	deadline := time.Now().Add(destroyTimeout)
+	var errs []error
+	for _, g := range m.all() {
+		if err := removeTree(ctx, g.dir, deadline); err != nil {
+			errs = append(errs, fmt.Errorf("cgroup: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
