@@ -173,7 +173,7 @@ func TestLoadIsConsistent(t *testing.T) {
 		t.Error(err)
 	}
 	for want, desc := range map[string]v1.Descriptor{
-		"rootfs.diff_ids: 1 for 2 layers":                manifest(layer, layer),
+		"rootfs.diff_ids: 1 for 2 layers":                 manifest(layer, layer),
 		`layers[0].mediaType: "application/x-odd" is not`: manifest(odd),
 	} {
 		if _, err := image.Load(ctx, &m, desc); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), string(desc.Digest)) {
