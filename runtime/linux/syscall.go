@@ -80,12 +80,18 @@ func SyscallName(arch Arch, number int) (string, bool) {
 	return "", false
 }
 
-func fromTable(arch Arch, n uint16) int {
-	number := int(n) + int(syscallBase[arch])
-	if arch == ArchX32 {
-		number |= X32SyscallBit
+func fromTable(arch Arch, n uint16) int { return int(n) + arch.SyscallBase() }
+
+// SyscallBase is the number an architecture's calls are counted from: 0 for
+// most, X32SyscallBit for x32, 4000 and 5000 for the flavours of mips.
+func (a Arch) SyscallBase() int {
+	switch {
+	case !a.valid():
+		return 0
+	case a == ArchX32:
+		return X32SyscallBit
 	}
-	return number
+	return int(syscallBase[a])
 }
 
 // Demultiplexed returns, for a call that some architectures also reach through
