@@ -25,5 +25,6 @@ const (
 	HeaderAPIVersion     = "Docker-Distribution-Api-Version"
 	HeaderSubject        = "Oci-Subject"
 	HeaderFiltersApplied = "Oci-Filters-Applied"
+	HeaderTag            = "Oci-Tag"
 	HeaderUploadID       = "Docker-Upload-Uuid"
 )

@@ -1,0 +1,84 @@
+package server
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// body bounds how long a connection may stand still, not how long a transfer
+// may take: a slow upload that moves lives on.
+type body struct {
+	io.ReadCloser
+	control *http.ResponseController
+	rw      http.ResponseWriter
+	idle    time.Duration
+	set     time.Time // when the read deadline was last moved
+	failed  bool      // the client did not send what it had announced
+}
+
+func newBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *body {
+	b := &body{ReadCloser: r.Body, control: http.NewResponseController(w), rw: w, idle: idle}
+	// The connection still has the deadline of the answer before this one.
+	b.control.SetWriteDeadline(time.Time{})
+	return b
+}
+
+// Read moves the deadline on, but not for every few bytes. A ResponseWriter
+// without deadlines (a test's recorder) has none to move.
+func (b *body) Read(p []byte) (int, error) {
+	if now := time.Now(); now.Sub(b.set) > b.idle/8 {
+		b.set = now
+		b.control.SetReadDeadline(now.Add(b.idle))
+	}
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == io.EOF:
+		// From here on net/http reads to see whether the client is still there;
+		// a deadline would tell it that it is not.
+		b.control.SetReadDeadline(time.Time{})
+	case err != nil:
+		b.failed = true
+	}
+	return n, err
+}
+
+func (b *body) writer() http.ResponseWriter { return &writer{b.rw, b} }
+
+// writer does the same for what is sent.
+type writer struct {
+	http.ResponseWriter
+	*body
+}
+
+// sendBytes is what has to be through within the idle time.
+const sendBytes = 4 << 20
+
+func (w *writer) Write(p []byte) (int, error) {
+	w.control.SetWriteDeadline(time.Now().Add(w.idle))
+	return w.ResponseWriter.Write(p)
+}
+
+// ReadFrom sends a file piece by piece. Each piece is a LimitedReader of the
+// file itself, the form in which net/http uses sendfile(2).
+func (w *writer) ReadFrom(r io.Reader) (sent int64, err error) {
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{w}, r)
+	}
+	for limited.N > 0 {
+		piece := &io.LimitedReader{R: limited.R, N: min(limited.N, sendBytes)}
+		want := piece.N
+		w.control.SetWriteDeadline(time.Now().Add(w.idle))
+		n, err := io.Copy(w.ResponseWriter, piece)
+		sent += n
+		limited.N -= n
+		if err != nil || n < want {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// Unwrap is for http.ResponseController.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }

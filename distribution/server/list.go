@@ -1,0 +1,104 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tare-oci/tare/distribution"
+)
+
+// Page sizes: as many tags as fit well in an answer, and a list of referrers
+// that every client takes for a manifest.
+const (
+	maxTagsPage          = 10_000
+	maxReferrersPageSize = distribution.MaxManifestSizeBytes - 4096
+)
+
+func (g *Registry) listTags(q *request) error {
+	query := q.URL.Query()
+	n := maxTagsPage
+	if query.Has("n") {
+		asked, err := strconv.ParseUint(query.Get("n"), 10, 63)
+		if err != nil {
+			return statusError{http.StatusBadRequest, distribution.Errorf(distribution.CodeUnsupported, "parameter n")}
+		}
+		n = int(min(asked, maxTagsPage))
+	}
+	last := query.Get("last")
+	if last != "" && distribution.ValidateTag(last) != nil {
+		return statusError{http.StatusBadRequest, distribution.Errorf(distribution.CodeUnsupported, "parameter last")}
+	}
+	tags, more, err := g.store.Tags(q.Context(), q.Name, last, n)
+	if err != nil {
+		return notExist(err, distribution.CodeNameUnknown)
+	}
+	if more && n > 0 { // n=0 asks for nothing, and there is no next page of that
+		q.linkNext(url.Values{"n": {strconv.Itoa(n)}, "last": {tags[len(tags)-1]}})
+	}
+	if tags == nil {
+		tags = []string{}
+	}
+	return q.writeJSON("application/json", struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}{q.Name, tags})
+}
+
+func (q *request) linkNext(query url.Values) {
+	next := url.URL{Path: q.URL.Path, RawQuery: query.Encode()}
+	q.w.Header().Set("Link", distribution.NextLink(&next))
+}
+
+func (q *request) writeJSON(mediaType string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	q.w.Header().Set("Content-Type", mediaType)
+	q.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if q.Method != http.MethodHead {
+		q.w.Write(body)
+	}
+	return nil
+}
+
+// listReferrers knows every subject: one without referrers has an empty list.
+func (g *Registry) listReferrers(q *request) error {
+	query := q.URL.Query()
+	var filter *string
+	next := url.Values{}
+	if query.Has("artifactType") {
+		value := query.Get("artifactType")
+		filter = &value
+		next.Set("artifactType", value)
+		q.w.Header().Set(distribution.HeaderFiltersApplied, "artifactType")
+	}
+	last, err := digest.Digest(""), error(nil)
+	if query.Has("last") {
+		if last, err = distribution.ParseDigest(query.Get("last")); err != nil {
+			return distribution.Errorf(distribution.CodeDigestInvalid, "parameter last")
+		}
+	}
+	list, more, err := g.store.Referrers(q.Context(), q.Name, digest.Digest(q.Argument), last, filter, maxReferrersPageSize)
+	if err != nil {
+		return err
+	}
+	if more {
+		next.Set("last", list[len(list)-1].Digest.String())
+		q.linkNext(next)
+	}
+	if list == nil {
+		list = []ocispec.Descriptor{}
+	}
+	return q.writeJSON(ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: list,
+	})
+}

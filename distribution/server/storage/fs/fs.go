@@ -1,0 +1,308 @@
+// Package fs keeps a registry's objects in files below one directory, an
+// object's key being its path. Implements storage.Objects.
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/server/storage"
+)
+
+// Options configure a driver.
+type Options struct {
+	// NoSync leaves it to the kernel when bytes reach the disk: faster, and a
+	// power cut may lose what was acknowledged.
+	NoSync bool
+}
+
+// Objects is the driver. Besides the objects its directory has two of its own:
+// "streams", and "new" for files that are renamed once they are whole.
+type Objects struct {
+	root    string
+	opts    Options
+	buffers sync.Pool
+}
+
+var _ storage.Objects = (*Objects)(nil)
+
+const (
+	streamDir   = "streams"
+	newDir      = "new"
+	bufferBytes = 256 << 10
+)
+
+// New opens the directory root, and makes it if need be.
+func New(root string, opts Options) (*Objects, error) {
+	o := &Objects{root: root, opts: opts}
+	o.buffers.New = func() any { return new([bufferBytes]byte) }
+	for _, dir := range []string{streamDir, newDir} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return nil, fmt.Errorf("open storage: %w", err)
+		}
+	}
+	return o, nil
+}
+
+// path is the file of a key. The check costs little and holds whatever a
+// caller forgot.
+func (o *Objects) path(key string) (string, error) {
+	if !iofs.ValidPath(key) || key == "." {
+		return "", fmt.Errorf("bad key %q", key)
+	}
+	return o.root + "/" + key, nil
+}
+
+// translate gives the errors of the contract their names.
+func translate(err error) error {
+	switch {
+	case errors.Is(err, iofs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
+		return fmt.Errorf("%w: %w", storage.ErrNotExist, err)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", storage.ErrNoSpace, err)
+	}
+	return err
+}
+
+// Get implements storage.Objects.
+func (o *Objects) Get(_ context.Context, key string, limit int64) ([]byte, error) {
+	path, err := o.path(key)
+	if err != nil {
+		return nil, err
+	}
+	data, err := readFile(path, limit)
+	if err != nil {
+		return nil, translate(err)
+	}
+	return data, nil
+}
+
+// readFile is os.ReadFile with a bound, and without the poller's system calls:
+// manifests and tags are read for every request.
+func readFile(path string, limit int64) ([]byte, error) {
+	fail := func(op string, err error) ([]byte, error) {
+		return nil, &os.PathError{Op: op, Path: path, Err: err}
+	}
+	fd, err := retryInterrupted(func() (int, error) {
+		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return fail("open", err)
+	}
+	defer syscall.Close(fd)
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
+		return fail("stat", err)
+	}
+	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return fail("open", syscall.ENOENT) // a directory is no object
+	}
+	if st.Size > limit {
+		return fail("read", distribution.ErrTooLarge)
+	}
+	data := make([]byte, st.Size)
+	for n := 0; n < len(data); {
+		// Files are replaced, never written in place: the size holds.
+		m, err := retryInterrupted(func() (int, error) { return syscall.Read(fd, data[n:]) })
+		if err != nil {
+			return fail("read", err)
+		}
+		if m == 0 {
+			return fail("read", io.ErrUnexpectedEOF)
+		}
+		n += m
+	}
+	return data, nil
+}
+
+func retryInterrupted(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+// Open implements storage.Objects. What it returns is an *os.File, which
+// net/http sends with sendfile(2).
+func (o *Objects) Open(_ context.Context, key string) (io.ReadSeekCloser, int64, error) {
+	path, err := o.path(key)
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, translate(err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: path, Err: iofs.ErrNotExist}
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, translate(err)
+	}
+	return f, info.Size(), nil
+}
+
+// Stat implements storage.Objects.
+func (o *Objects) Stat(_ context.Context, key string) (int64, error) {
+	path, err := o.path(key)
+	if err != nil {
+		return 0, err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		return 0, translate(&os.PathError{Op: "stat", Path: path, Err: err})
+	}
+	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return 0, translate(&os.PathError{Op: "stat", Path: path, Err: syscall.ENOENT})
+	}
+	return st.Size, nil
+}
+
+// Put implements storage.Objects.
+func (o *Objects) Put(_ context.Context, key string, data []byte) error {
+	path, err := o.path(key)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Join(o.root, newDir), "*")
+	if err != nil {
+		return translate(err)
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = o.sync(f)
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = o.rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return translate(err)
+	}
+	return nil
+}
+
+// Delete implements storage.Objects, and removes directories it left empty.
+func (o *Objects) Delete(_ context.Context, key string) error {
+	path, err := o.path(key)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Unlink(path); err != nil {
+		if err == syscall.EISDIR {
+			err = syscall.ENOENT
+		}
+		return translate(&os.PathError{Op: "delete", Path: path, Err: err})
+	}
+	dir := filepath.Dir(path)
+	err = o.syncDir(dir)
+	for ; dir != o.root && syscall.Rmdir(dir) == nil; dir = filepath.Dir(dir) {
+	}
+	return err
+}
+
+// List implements storage.Objects.
+func (o *Objects) List(_ context.Context, dir, after string, n int) ([]string, error) {
+	path, err := o.path(dir)
+	if err != nil {
+		return nil, err
+	}
+	d, err := os.Open(path)
+	if err == nil {
+		defer d.Close()
+		var names []string
+		if names, err = d.Readdirnames(-1); err == nil {
+			slices.Sort(names)
+			i, found := slices.BinarySearch(names, after)
+			if found {
+				i++
+			}
+			names = names[i:]
+			return names[:min(n, len(names))], nil
+		}
+	}
+	if err = translate(err); errors.Is(err, storage.ErrNotExist) {
+		return nil, nil
+	}
+	return nil, err
+}
+
+// rename moves a whole file to its place. The directory may be taken away
+// between its making and the rename, by a Delete that found it empty.
+func (o *Objects) rename(from, to string) error {
+	dir := filepath.Dir(to)
+	for range 10 {
+		if err := o.makeDir(dir); err != nil {
+			return err
+		}
+		err := os.Rename(from, to)
+		if err == nil {
+			return o.syncDir(dir)
+		}
+		if !errors.Is(err, iofs.ErrNotExist) {
+			return err
+		}
+	}
+	return &os.PathError{Op: "rename", Path: to, Err: iofs.ErrNotExist}
+}
+
+// makeDir is os.MkdirAll that syncs the directories it adds a name to.
+func (o *Objects) makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o755)
+	switch {
+	case err == nil:
+		return o.syncDir(filepath.Dir(dir))
+	case errors.Is(err, iofs.ErrExist):
+		return nil
+	case errors.Is(err, iofs.ErrNotExist) && dir != o.root:
+		if err := o.makeDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, iofs.ErrExist) {
+			return err
+		}
+		return o.syncDir(filepath.Dir(dir))
+	}
+	return err
+}
+
+func (o *Objects) sync(f *os.File) error {
+	if o.opts.NoSync {
+		return nil
+	}
+	return f.Sync()
+}
+
+func (o *Objects) syncDir(dir string) error {
+	if o.opts.NoSync {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil // emptied and removed in the meantime
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,121 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"os"
+
+	"github.com/tare-oci/tare/distribution/server/storage"
+)
+
+func (o *Objects) streamPath(id string) (string, error) {
+	return o.path(streamDir + "/" + id)
+}
+
+// AppendStream implements storage.Objects.
+func (o *Objects) AppendStream(_ context.Context, id string, offset int64, r io.Reader) (int64, error) {
+	path, err := o.streamPath(id)
+	if err != nil {
+		return 0, err
+	}
+	flags := os.O_WRONLY
+	if offset == 0 {
+		flags |= os.O_CREATE
+	}
+	f, err := os.OpenFile(path, flags, 0o644)
+	if err != nil {
+		return 0, translate(err)
+	}
+	kept, err := o.appendTo(f, offset, r)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return kept, translate(err)
+}
+
+func (o *Objects) appendTo(f *os.File, offset int64, r io.Reader) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if info.Size() < offset {
+		return 0, fmt.Errorf("stream has %d bytes, not %d: %w", info.Size(), offset, storage.ErrOffset)
+	}
+	if err := f.Truncate(offset); err != nil {
+		return 0, err
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		return 0, err
+	}
+	buffer := o.buffers.Get().(*[bufferBytes]byte)
+	defer o.buffers.Put(buffer)
+	w := &writer{f: f}
+	kept, err := io.CopyBuffer(w, struct{ io.Reader }{r}, buffer[:])
+	if w.err != nil {
+		// Not r failed but the device: what was taken up is given back.
+		return 0, errors.Join(w.err, f.Truncate(offset))
+	}
+	return kept, err
+}
+
+// writer hides the file's other methods from io.Copy, which would not use the
+// buffer, and tells its own errors from the reader's. It asks no context: when
+// a request ends its body does, and what came before is to be kept.
+type writer struct {
+	f   *os.File
+	err error
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	n, err := w.f.Write(p)
+	w.err = err
+	return n, err
+}
+
+// CommitStream implements storage.Objects.
+func (o *Objects) CommitStream(_ context.Context, id string, sizeBytes int64, key string) error {
+	from, err := o.streamPath(id)
+	if err != nil {
+		return err
+	}
+	to, err := o.path(key)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(from, os.O_WRONLY, 0)
+	if err != nil {
+		return translate(err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() < sizeBytes {
+		err = fmt.Errorf("stream has %d bytes, not %d: %w", info.Size(), sizeBytes, storage.ErrOffset)
+	}
+	if err == nil && info.Size() > sizeBytes {
+		err = f.Truncate(sizeBytes)
+	}
+	if err == nil {
+		err = o.sync(f)
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = o.rename(from, to)
+	}
+	return translate(err)
+}
+
+// DiscardStream implements storage.Objects.
+func (o *Objects) DiscardStream(_ context.Context, id string) error {
+	path, err := o.streamPath(id)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package storage
+
+import (
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// The keys drawn in the package comment.
+
+func fileName(d digest.Digest) string { return string(d.Algorithm()) + "-" + d.Encoded() }
+
+// fromFileName reverses fileName; false for anything else, which a directory
+// listing may hold if somebody put it there.
+func fromFileName(s string) (digest.Digest, bool) {
+	algorithm, encoded, ok := strings.Cut(s, "-")
+	d := digest.Digest(algorithm + ":" + encoded)
+	return d, ok && d.Validate() == nil
+}
+
+func blobDir(d digest.Digest) string {
+	hex := d.Encoded()
+	return "blobs/" + string(d.Algorithm()) + "/" + hex[:2] + "/" + hex
+}
+
+func dataKey(d digest.Digest) string { return blobDir(d) + "/data" }
+
+func inDir(d digest.Digest) string { return blobDir(d) + "/in" }
+
+func inKey(d digest.Digest, repo string) string {
+	return inDir(d) + "/" + strings.ReplaceAll(repo, "/", ",")
+}
+
+func repoDir(repo string) string { return "repositories/" + repo }
+
+func manifestDir(repo string) string { return repoDir(repo) + "/_manifests" }
+
+func manifestKey(repo string, d digest.Digest) string { return manifestDir(repo) + "/" + fileName(d) }
+
+func tagDir(repo string) string { return repoDir(repo) + "/_tags" }
+
+func tagKey(repo, tag string) string { return tagDir(repo) + "/" + tag }
+
+func referrerDir(repo string, subject digest.Digest) string {
+	return repoDir(repo) + "/_referrers/" + fileName(subject)
+}
+
+func referrerKey(repo string, subject, d digest.Digest) string {
+	return referrerDir(repo, subject) + "/" + fileName(d)
+}
+
+const sessionDir = "sessions"
+
+func sessionKey(id string) string { return sessionDir + "/" + id }

@@ -1,0 +1,208 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tare-oci/tare/distribution"
+)
+
+// Manifest is a manifest as it was pushed.
+type Manifest struct {
+	MediaType string // without a line feed
+	Digest    digest.Digest
+	Body      []byte
+	// Subject, if any, is what the manifest refers to; Referrer describes the
+	// manifest in that list.
+	Subject  digest.Digest
+	Referrer ocispec.Descriptor
+}
+
+const (
+	maxTagBytes      = 256
+	maxManifestBytes = distribution.MaxManifestSizeBytes + 256 + 1 // with its media type
+	// A descriptor carries its manifest's annotations.
+	maxReferrerBytes = distribution.MaxManifestSizeBytes * 2
+)
+
+// Manifest returns a manifest by tag or digest, without Subject and Referrer.
+func (s *Store) Manifest(ctx context.Context, repo, target string) (Manifest, error) {
+	d := digest.Digest(target)
+	if !strings.Contains(target, ":") {
+		data, err := s.objects.Get(ctx, tagKey(repo, target), maxTagBytes)
+		if err != nil {
+			return Manifest{}, fmt.Errorf("tag %s: %w", target, err)
+		}
+		if d, err = distribution.ParseDigest(string(data)); err != nil {
+			return Manifest{}, fmt.Errorf("tag %s: %w", target, err)
+		}
+	}
+	data, err := s.objects.Get(ctx, manifestKey(repo, d), maxManifestBytes)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("manifest %s: %w", d, err)
+	}
+	mediaType, body, ok := bytes.Cut(data, []byte{'\n'})
+	if !ok {
+		return Manifest{}, fmt.Errorf("manifest %s: stored without media type", d)
+	}
+	return Manifest{MediaType: string(mediaType), Digest: d, Body: body}, nil
+}
+
+// StatManifest returns the size of a manifest that repo has.
+func (s *Store) StatManifest(ctx context.Context, repo string, d digest.Digest) (int64, error) {
+	m, err := s.Manifest(ctx, repo, d.String())
+	return int64(len(m.Body)), err
+}
+
+// PutManifest stores m, whose digest the caller has verified, and then points
+// the tags at it.
+func (s *Store) PutManifest(ctx context.Context, repo string, m Manifest, tags []string) error {
+	defer s.lock(repo).Unlock()
+	data := make([]byte, 0, len(m.MediaType)+1+len(m.Body))
+	data = append(data, m.MediaType...)
+	data = append(data, '\n')
+	data = append(data, m.Body...)
+	if err := s.objects.Put(ctx, manifestKey(repo, m.Digest), data); err != nil {
+		return err
+	}
+	if m.Subject != "" {
+		entry, err := json.Marshal(m.Referrer)
+		if err != nil {
+			return err
+		}
+		if err := s.objects.Put(ctx, referrerKey(repo, m.Subject, m.Digest), entry); err != nil {
+			return err
+		}
+	}
+	for _, tag := range tags {
+		if err := s.objects.Put(ctx, tagKey(repo, tag), []byte(m.Digest)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteTag removes a tag and leaves its manifest.
+func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
+	defer s.lock(repo).Unlock()
+	return s.objects.Delete(ctx, tagKey(repo, tag))
+}
+
+// DeleteManifest removes a manifest and, before it, whatever points at it:
+// tags and its entry among its subject's referrers.
+func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
+	defer s.lock(repo).Unlock()
+	m, err := s.Manifest(ctx, repo, d.String())
+	if err != nil {
+		return err
+	}
+	if err := s.deleteTagsOf(ctx, repo, d); err != nil {
+		return err
+	}
+	var doc struct {
+		Subject *ocispec.Descriptor `json:"subject"`
+	}
+	if json.Unmarshal(m.Body, &doc) == nil && doc.Subject != nil {
+		if subject, err := distribution.ParseDigest(doc.Subject.Digest.String()); err == nil {
+			err := s.objects.Delete(ctx, referrerKey(repo, subject, d))
+			if _, err := exists(err); err != nil {
+				return err
+			}
+		}
+	}
+	return s.objects.Delete(ctx, manifestKey(repo, d))
+}
+
+func (s *Store) deleteTagsOf(ctx context.Context, repo string, d digest.Digest) error {
+	const page = 1000
+	for after := ""; ; {
+		tags, err := s.objects.List(ctx, tagDir(repo), after, page)
+		if err != nil || len(tags) == 0 {
+			return err
+		}
+		for _, tag := range tags {
+			data, err := s.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
+			if err == nil && string(data) == d.String() {
+				err = s.objects.Delete(ctx, tagKey(repo, tag))
+			}
+			if _, err := exists(err); err != nil {
+				return err
+			}
+		}
+		after = tags[len(tags)-1]
+	}
+}
+
+// Tags lists up to n tags that sort after last, and whether there are more.
+// A repository without any manifest does not exist.
+func (s *Store) Tags(ctx context.Context, repo, last string, n int) (tags []string, more bool, err error) {
+	tags, err = s.objects.List(ctx, tagDir(repo), last, n+1)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(tags) == 0 {
+		manifests, err := s.objects.List(ctx, manifestDir(repo), "", 1)
+		if err == nil && len(manifests) == 0 {
+			err = fmt.Errorf("repository %s: %w", repo, ErrNotExist)
+		}
+		return nil, false, err
+	}
+	if len(tags) > n {
+		return tags[:n], true, nil
+	}
+	return tags, false, nil
+}
+
+// Referrers lists the manifests with the given subject that sort after last,
+// by digest, until their descriptors take more than maxBytes (the first is
+// returned in any case), and whether there are more. Those of another artifact
+// type are left out if filter is given.
+func (s *Store) Referrers(ctx context.Context, repo string, subject, last digest.Digest, filter *string, maxBytes int) (list []ocispec.Descriptor, more bool, err error) {
+	const page = 100
+	after := ""
+	if last != "" {
+		after = fileName(last)
+	}
+	for size := 0; ; {
+		names, err := s.objects.List(ctx, referrerDir(repo, subject), after, page)
+		if err != nil || len(names) == 0 {
+			return list, false, err
+		}
+		for _, name := range names {
+			desc, bytes, err := s.referrer(ctx, repo, subject, name)
+			if errors.Is(err, ErrNotExist) || err == nil && filter != nil && *filter != desc.ArtifactType {
+				continue
+			}
+			if err != nil {
+				return nil, false, err
+			}
+			if size += bytes; size > maxBytes && len(list) > 0 {
+				return list, true, nil
+			}
+			list = append(list, desc)
+		}
+		after = names[len(names)-1]
+	}
+}
+
+func (s *Store) referrer(ctx context.Context, repo string, subject digest.Digest, name string) (desc ocispec.Descriptor, sizeBytes int, err error) {
+	d, ok := fromFileName(name)
+	if !ok {
+		return desc, 0, ErrNotExist
+	}
+	data, err := s.objects.Get(ctx, referrerKey(repo, subject, d), maxReferrerBytes)
+	if err != nil {
+		return desc, 0, err
+	}
+	if err := json.Unmarshal(data, &desc); err != nil {
+		return desc, 0, fmt.Errorf("referrer %s of %s: %w", d, subject, err)
+	}
+	return desc, len(data), nil
+}

@@ -1,0 +1,52 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// Objects is a driver: a flat space of named byte strings, and streams that
+// become one. Package storagetest is its contract as tests.
+//
+// A key is a slash-separated path of elements of 1 to 255 bytes, none of them
+// "." or "..", and no key is a prefix element-wise of another. Methods are safe
+// for concurrent use. Those that name an object or stream which is not there
+// return an error that is ErrNotExist.
+type Objects interface {
+	// Get reads a small object; one larger than limit is an error.
+	Get(ctx context.Context, key string, limit int64) ([]byte, error)
+	// Open reads an object of any size from where the caller seeks to.
+	Open(ctx context.Context, key string) (r io.ReadSeekCloser, sizeBytes int64, err error)
+	// Stat returns an object's size.
+	Stat(ctx context.Context, key string) (sizeBytes int64, err error)
+	// Put writes an object, or replaces it: a reader sees the old or the new
+	// whole. When Put returns, the object survives a crash.
+	Put(ctx context.Context, key string, data []byte) error
+	// Delete removes an object.
+	Delete(ctx context.Context, key string) error
+	// List returns up to n names of what is directly below dir and sorts after
+	// the name after, in byte order. A dir without anything is an empty list.
+	List(ctx context.Context, dir, after string, n int) ([]string, error)
+
+	// AppendStream writes r to the stream id at offset, which begins the stream
+	// if it is 0; bytes there were beyond offset are dropped. It returns how
+	// many of r's bytes are kept, also beside an error: a later call can go on
+	// from there. Only one call at a time is made for an id. ErrNoSpace says
+	// that the device is full, and that nothing of r was kept.
+	AppendStream(ctx context.Context, id string, offset int64, r io.Reader) (keptBytes int64, err error)
+	// CommitStream makes the stream's first sizeBytes the object key, replacing
+	// it if it exists, and ends the stream. It is as durable as Put.
+	CommitStream(ctx context.Context, id string, sizeBytes int64, key string) error
+	// DiscardStream ends the stream; one that does not exist is no error.
+	DiscardStream(ctx context.Context, id string) error
+}
+
+// What a Store and an Objects driver report.
+var (
+	ErrNotExist = errors.New("does not exist")
+	ErrNoSpace  = errors.New("no space left")
+	ErrBusy     = errors.New("in use by another request")
+	ErrOffset   = errors.New("wrong offset")
+	ErrDigest   = errors.New("content does not have the digest")
+)

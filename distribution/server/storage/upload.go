@@ -1,0 +1,302 @@
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// session is an upload under way. The hash goes from request to request with
+// it, so that a commit need not read again what was written.
+type session struct {
+	Repository string           `json:"repository"`
+	Offset     int64            `json:"offset"`
+	Algorithm  digest.Algorithm `json:"algorithm"`
+	Hash       []byte           `json:"hash,omitempty"`
+	Started    time.Time        `json:"started"`
+}
+
+const maxSessionBytes = 4 << 10
+
+// StartUpload begins an upload and returns its id, a random UUID.
+func (s *Store) StartUpload(ctx context.Context, repo string) (string, error) {
+	id := newUUID()
+	err := s.putSession(ctx, id, session{Repository: repo, Algorithm: digest.Canonical, Started: time.Now().UTC()})
+	return id, err
+}
+
+// newUUID is a version 4 UUID (RFC 9562, 5.4).
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: crypto/rand ends the program first
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	s := hex.EncodeToString(b[:])
+	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
+}
+
+func (s *Store) putSession(ctx context.Context, id string, u session) error {
+	data, err := json.Marshal(u)
+	if err != nil {
+		return err
+	}
+	return s.objects.Put(ctx, sessionKey(id), data)
+}
+
+// session reads an upload's state. One of another repository does not exist:
+// whoever may write there need not be allowed to write here.
+func (s *Store) session(ctx context.Context, repo, id string) (session, error) {
+	var u session
+	data, err := s.objects.Get(ctx, sessionKey(id), maxSessionBytes)
+	if err != nil {
+		return u, fmt.Errorf("upload %s: %w", id, err)
+	}
+	if err := json.Unmarshal(data, &u); err != nil {
+		return u, fmt.Errorf("upload %s: %w", id, err)
+	}
+	if u.Repository != repo {
+		return u, fmt.Errorf("upload %s: %w", id, ErrNotExist)
+	}
+	return u, nil
+}
+
+// acquire keeps a second request off an upload; a client that thinks its
+// connection lost may come back while the first is still being read.
+func (s *Store) acquire(id string) (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[id] {
+		return nil, fmt.Errorf("upload %s: %w", id, ErrBusy)
+	}
+	s.busy[id] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.busy, id)
+	}, nil
+}
+
+// UploadOffset returns how many bytes an upload has.
+func (s *Store) UploadOffset(ctx context.Context, repo, id string) (int64, error) {
+	u, err := s.session(ctx, repo, id)
+	return u.Offset, err
+}
+
+// AppendUpload adds r to an upload and returns the new offset, which is that
+// of the last byte kept even if r fails. at is where r begins: the present
+// offset, else ErrOffset; negative means wherever that is.
+func (s *Store) AppendUpload(ctx context.Context, repo, id string, at int64, r io.Reader) (int64, error) {
+	release, err := s.acquire(id)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	u, err := s.session(ctx, repo, id)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := s.append(ctx, id, &u, at, r); err != nil {
+		return u.Offset, errors.Join(err, s.putSession(context.WithoutCancel(ctx), id, u))
+	}
+	return u.Offset, s.putSession(ctx, id, u)
+}
+
+// append adds r to the stream and to u, and returns the hash so far. What a
+// failing r gave before counts.
+func (s *Store) append(ctx context.Context, id string, u *session, at int64, r io.Reader) (hash.Hash, error) {
+	if at >= 0 && at != u.Offset {
+		return nil, fmt.Errorf("upload %s is at %d, not %d: %w", id, u.Offset, at, ErrOffset)
+	}
+	h, err := u.hash()
+	if err != nil {
+		return nil, fmt.Errorf("upload %s: %w", id, err)
+	}
+	hashing := &hashReader{r: r, hash: h}
+	kept, err := s.objects.AppendStream(ctx, id, u.Offset, hashing)
+	if err == nil && kept != hashing.n {
+		err = io.ErrShortWrite
+	}
+	if kept != hashing.n || kept == 0 && err != nil {
+		// The hash is of more than what is there, so u stays where it was.
+		return nil, fmt.Errorf("upload %s: %w", id, err)
+	}
+	u.Offset += kept
+	state, marshalErr := h.(encoding.BinaryMarshaler).MarshalBinary()
+	u.Hash = state
+	return h, errors.Join(err, marshalErr)
+}
+
+// hashReader hashes and counts what is read through it.
+type hashReader struct {
+	r    io.Reader
+	hash hash.Hash
+	n    int64
+}
+
+func (h *hashReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	h.hash.Write(p[:n])
+	h.n += int64(n)
+	return n, err
+}
+
+// hash is the running hash of what the upload has.
+func (u *session) hash() (hash.Hash, error) {
+	if !u.Algorithm.Available() {
+		return nil, fmt.Errorf("bad algorithm %q", u.Algorithm)
+	}
+	h := u.Algorithm.Hash()
+	if u.Offset == 0 {
+		return h, nil
+	}
+	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(u.Hash); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// CommitUpload adds r as AppendUpload does and, if the whole then has digest
+// d, makes it a blob of repo. ErrDigest says that it has not; the upload is
+// gone then, as no more bytes can make it right.
+func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r io.Reader, d digest.Digest) error {
+	release, err := s.acquire(id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	u, err := s.session(ctx, repo, id)
+	if err != nil {
+		return err
+	}
+	if u.Offset == 0 {
+		u.Algorithm = d.Algorithm() // now it is known what to hash with
+	}
+	h, err := s.append(ctx, id, &u, at, r)
+	if err != nil {
+		if errors.Is(err, ErrOffset) {
+			return err
+		}
+		return errors.Join(err, s.putSession(context.WithoutCancel(ctx), id, u))
+	}
+	got := digest.NewDigest(u.Algorithm, h)
+	if u.Algorithm != d.Algorithm() {
+		if got, err = s.rehash(ctx, id, &u, d.Algorithm()); err != nil {
+			return err
+		}
+	}
+	if got != d {
+		return errors.Join(fmt.Errorf("upload %s is %s, not %s: %w", id, got, d, ErrDigest), s.discard(ctx, id))
+	}
+	if err := s.objects.CommitStream(ctx, id, u.Offset, dataKey(d)); err != nil {
+		return err
+	}
+	if err := s.objects.Put(ctx, inKey(d, repo), nil); err != nil {
+		return err
+	}
+	return s.objects.Delete(ctx, sessionKey(id))
+}
+
+// rehash is for the rare upload in pieces whose digest turns out to be of
+// another algorithm than it was hashed with: a stream cannot be read, so it
+// goes through an object and back, under the new hash.
+func (s *Store) rehash(ctx context.Context, id string, u *session, algorithm digest.Algorithm) (digest.Digest, error) {
+	scratch := "rehash/" + id
+	if err := s.objects.CommitStream(ctx, id, u.Offset, scratch); err != nil {
+		return "", err
+	}
+	defer s.objects.Delete(context.WithoutCancel(ctx), scratch)
+	r, _, err := s.objects.Open(ctx, scratch)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	again := session{Algorithm: algorithm}
+	h, err := s.append(ctx, id, &again, 0, contextReader{ctx, r})
+	if err != nil {
+		return "", err
+	}
+	return digest.NewDigest(algorithm, h), nil
+}
+
+// contextReader ends a copy from disk to disk when the request does.
+type contextReader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
+
+// CancelUpload ends an upload without a blob.
+func (s *Store) CancelUpload(ctx context.Context, repo, id string) error {
+	release, err := s.acquire(id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if _, err := s.session(ctx, repo, id); err != nil {
+		return err
+	}
+	return s.discard(ctx, id)
+}
+
+func (s *Store) discard(ctx context.Context, id string) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := s.objects.DiscardStream(ctx, id); err != nil {
+		return err
+	}
+	return s.objects.Delete(ctx, sessionKey(id))
+}
+
+// ExpireUploads ends the uploads that were started before the given time, and
+// returns how many.
+func (s *Store) ExpireUploads(ctx context.Context, before time.Time) (int, error) {
+	const page = 1000
+	expired, after := 0, ""
+	for {
+		ids, err := s.objects.List(ctx, sessionDir, after, page)
+		if err != nil || len(ids) == 0 {
+			return expired, err
+		}
+		for _, id := range ids {
+			done, err := s.expire(ctx, id, before)
+			if err != nil {
+				return expired, err
+			}
+			if done {
+				expired++
+			}
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+func (s *Store) expire(ctx context.Context, id string, before time.Time) (bool, error) {
+	release, err := s.acquire(id)
+	if err != nil {
+		return false, nil // in use, so not forgotten
+	}
+	defer release()
+	data, err := s.objects.Get(ctx, sessionKey(id), maxSessionBytes)
+	if errors.Is(err, ErrNotExist) {
+		return false, nil
+	}
+	var u session
+	if err != nil || json.Unmarshal(data, &u) == nil && !u.Started.Before(before) {
+		return false, err
+	}
+	return exists(s.discard(ctx, id))
+}
