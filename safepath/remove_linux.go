@@ -100,7 +100,7 @@ type treeRemover struct {
 // empty removes everything in the directory fd, which is depth levels below the one RemoveAllAt was called for.
 func (t *treeRemover) empty(fd, depth int) error {
 	for range maxPasses {
-		names, err := list(fd)
+		names, err := list(fd, readNames)
 		if err != nil {
 			return err
 		}
@@ -153,15 +153,18 @@ func (t *treeRemover) moveUp(dirfd int, base string) error {
 	return unix.EEXIST
 }
 
-// list reads some names of the directory fd, from its start; none only when it is empty.
-func list(fd int) ([]string, error) {
-	dup, err := OpenAt(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, Beneath) // its own position, at the start
+// List returns the names of all entries of the open directory dirfd, in no order.
+func List(dirfd int) ([]string, error) { return list(dirfd, -1) }
+
+// list reads at most limit names (all if it is negative) of a directory, from its start.
+func list(dirfd int, limit int) ([]string, error) {
+	fd, err := OpenAt(dirfd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, Beneath) // its own position, at the start
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(dup), "directory")
+	f := os.NewFile(uintptr(fd), "directory")
 	defer f.Close()
-	names, err := f.Readdirnames(readNames)
+	names, err := f.Readdirnames(limit)
 	if err == io.EOF {
 		err = nil
 	}

@@ -45,6 +45,10 @@ func (s *Store) readIndex() (*index, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseIndex(data)
+}
+
+func parseIndex(data []byte) (*index, error) {
 	var x index
 	if err := image.Unmarshal(data, &x.fields); err != nil {
 		return nil, fmt.Errorf("%s: %w", indexFile, err)

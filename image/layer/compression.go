@@ -1,0 +1,81 @@
+package layer
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	// readAheadBytes is how much of the blob is read at once.
+	readAheadBytes = 128 << 10
+	// maxWindowBytes is how far back a zstd frame may refer, which is memory we have to hold: what `zstd --long` makes
+	// and `zstd -d` takes without being asked.
+	maxWindowBytes = 128 << 20
+)
+
+// decompress opens a blob for reading what is in it. What it is shows in its first bytes: images are common whose media
+// type is wrong about that. The media type counts where it names something that we do not know.
+func decompress(blob io.Reader, mediaType string) (io.ReadCloser, error) {
+	if err := checkMediaType(mediaType); err != nil {
+		return nil, err
+	}
+	r := bufio.NewReaderSize(blob, readAheadBytes)
+	head, err := r.Peek(6)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 8}):
+		return openGzip(r)
+	case isZstd(head):
+		return openZstd(r)
+	}
+	for name, magic := range map[string]string{"xz": "\xfd7zXZ\x00", "bzip2": "BZh", "lz4": "\x04\x22\x4d\x18"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return nil, fmt.Errorf("%w: %s", ErrCompression, name)
+		}
+	}
+	return io.NopCloser(r), nil
+}
+
+// openGzip is where a faster inflate goes in. All members are read; what follows them and is not one is an error.
+func openGzip(r *bufio.Reader) (io.ReadCloser, error) {
+	return gzip.NewReader(r)
+}
+
+// openZstd reads all frames and skips the skippable ones, in which zstd:chunked keeps its table of contents.
+func openZstd(r *bufio.Reader) (io.ReadCloser, error) {
+	d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindowBytes), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, err
+	}
+	return d.IOReadCloser(), nil
+}
+
+func isZstd(head []byte) bool {
+	if len(head) < 4 {
+		return false
+	}
+	skippable := head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18})
+	return skippable || bytes.Equal(head[:4], []byte{0x28, 0xb5, 0x2f, 0xfd})
+}
+
+// checkMediaType refuses a layer that says it is something else than a tar archive, plain or in gzip or zstd, in the
+// Image Spec's words or in Docker's.
+func checkMediaType(mediaType string) error {
+	if mediaType == "" {
+		return nil
+	}
+	for _, suffix := range []string{".tar", ".tar+gzip", ".tar+zstd", ".tar.gzip", ".tar.zstd"} {
+		if strings.HasSuffix(mediaType, suffix) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: media type %q", ErrCompression, mediaType)
+}
