@@ -18,20 +18,41 @@ type Failure struct {
 	Errno int
 }
 
-// Failure decodes a report of ReportSize bytes: the address of the failed call
-// and its errno.
-func (im *Image) Failure(report []byte) (Failure, error) {
+// Decode reads a report of ReportSize bytes: the address of the failed call and
+// its errno.
+func Decode(report []byte) (address uint64, errno int, err error) {
 	if len(report) != reportSize {
-		return Failure{}, fmt.Errorf("program: report of %d bytes, want %d", len(report), reportSize)
+		return 0, 0, fmt.Errorf("program: report of %d bytes, want %d", len(report), reportSize)
 	}
-	addr := binary.LittleEndian.Uint64(report)
-	errno := binary.LittleEndian.Uint64(report[8:])
-	i := (addr - callAddress(0)) / callSize
-	if addr < callAddress(0) || i >= uint64(len(im.calls)) || errno >= 4096 {
-		return Failure{}, fmt.Errorf("program: report names no call: address %#x, errno %d", addr, errno)
+	address, e := binary.LittleEndian.Uint64(report), binary.LittleEndian.Uint64(report[8:])
+	if e >= 4096 {
+		return 0, 0, fmt.Errorf("program: report with errno %d", e)
+	}
+	return address, int(e), nil
+}
+
+// Failure resolves a report.
+func (im *Image) Failure(report []byte) (Failure, error) {
+	address, errno, err := Decode(report)
+	if err != nil {
+		return Failure{}, err
+	}
+	i := (address - callAddress(0)) / callSize
+	if address < callAddress(0) || i >= uint64(len(im.calls)) {
+		return Failure{}, fmt.Errorf("program: report names no call: address %#x, errno %d", address, errno)
 	}
 	c := im.calls[i]
-	return Failure{Step: c.step, Call: c.name, Errno: int(errno)}, nil
+	return Failure{Step: c.step, Call: c.name, Errno: errno}, nil
+}
+
+// Address is that of the first call of a step, 0 where it has none.
+func (im *Image) Address(step int) uint64 {
+	for i := range im.calls {
+		if im.calls[i].step == step {
+			return callAddress(i)
+		}
+	}
+	return 0
 }
 
 // Calls calls yield for every call of the program in order, with the step it

@@ -1,0 +1,69 @@
+package runtimecli
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+
+	"github.com/tare-oci/tare/runtime/foreground"
+	"github.com/tare-oci/tare/runtime/lifecycle"
+	"github.com/tare-oci/tare/runtime/spec"
+)
+
+// createFlags are those that create and run share.
+func createFlags(flags *flag.FlagSet) *lifecycle.CreateOptions {
+	o := &lifecycle.CreateOptions{}
+	flags.StringVar(&o.Bundle, "bundle", ".", "`directory` with config.json and the root file system")
+	flags.StringVar(&o.Bundle, "b", ".", "short for --bundle")
+	flags.StringVar(&o.ConsoleSocket, "console-socket", "", "unix `socket` that receives the terminal")
+	flags.StringVar(&o.PIDFile, "pid-file", "", "`file` to write the process id to")
+	flags.IntVar(&o.PreserveFDs, "preserve-fds", 0, "pass `N` descriptors from 3 up to the container")
+	flags.BoolVar(&o.NoNewKeyring, "no-new-keyring", false, "leave the session keyring as it is")
+	return o
+}
+
+func (c *call) fill(o *lifecycle.CreateOptions) {
+	o.ID = c.args[0]
+	o.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
+	o.Warn = c.log.warn
+}
+
+func createCommand() command {
+	return command{name: "create", args: "ID", short: "create a container and leave it waiting for start", min: 1, max: 1,
+		flags: func(flags *flag.FlagSet) func(*call) (int, error) {
+			o := createFlags(flags)
+			return func(c *call) (int, error) {
+				c.fill(o)
+				_, err := c.store().Create(c, *o)
+				return 0, err
+			}
+		}}
+}
+
+func runCommand() command {
+	return command{name: "run", args: "ID", short: "create a container, run it and delete it when it ends", min: 1, max: 1,
+		flags: func(flags *flag.FlagSet) func(*call) (int, error) {
+			o := createFlags(flags)
+			detach := flags.Bool("detach", false, "do not wait for the container to end")
+			flags.BoolVar(detach, "d", false, "short for --detach")
+			keep := flags.Bool("keep", false, "do not delete the container when it has ended")
+			return func(c *call) (int, error) {
+				c.fill(o)
+				if *detach {
+					_, err := c.store().Run(c, *o)
+					return 0, err
+				}
+				return c.foreground(*o, *keep)
+			}
+		}}
+}
+
+// foreground runs a container to its end, with our terminal where it wants one.
+func (c *call) foreground(o lifecycle.CreateOptions, keep bool) (int, error) {
+	s, err := spec.Load(filepath.Join(o.Bundle, "config.json"))
+	if err != nil {
+		return 1, err
+	}
+	terminal := s.Process != nil && s.Process.Terminal && o.ConsoleSocket == ""
+	return foreground.Run(c, c.store(), o, foreground.Options{Terminal: terminal, Keep: keep})
+}

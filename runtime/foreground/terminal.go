@@ -1,0 +1,103 @@
+package foreground
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// A terminal connects the container's terminal with the one we run in.
+type terminal struct {
+	stdin, stdout *os.File
+	ours, child   *os.File // the socket that the master comes through
+	master        *os.File
+	restore       func()
+	copied        chan struct{}
+}
+
+func openTerminal(stdin, stdout *os.File) (*terminal, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("terminal: socketpair: %w", err)
+	}
+	return &terminal{stdin: stdin, stdout: stdout, restore: func() {}, copied: make(chan struct{}),
+		ours: os.NewFile(uintptr(pair[0]), "console"), child: os.NewFile(uintptr(pair[1]), "console")}, nil
+}
+
+// attach takes the master that the container's process has sent, and relays
+// until the container closes its end.
+func (t *terminal) attach() error {
+	t.child.Close()
+	control := make([]byte, unix.CmsgSpace(4*4))
+	_, n, _, _, err := unix.Recvmsg(int(t.ours.Fd()), make([]byte, 256), control, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("terminal: receive: %w", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		return errors.Join(errors.New("terminal: no descriptor received"), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return errors.Join(errors.New("terminal: no descriptor received"), err)
+	}
+	// Non-blocking, so that the poller can interrupt a read when we close it.
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return fmt.Errorf("terminal: %w", err)
+	}
+	t.master = os.NewFile(uintptr(fds[0]), "terminal")
+	t.resize()
+	if t.stdin != nil && term.IsTerminal(int(t.stdin.Fd())) {
+		state, err := term.MakeRaw(int(t.stdin.Fd()))
+		if err != nil {
+			return fmt.Errorf("terminal: raw mode: %w", err)
+		}
+		t.restore = func() { _ = term.Restore(int(t.stdin.Fd()), state) } // the terminal may be gone
+	}
+	if t.stdin != nil {
+		go func() {
+			// The end of our input is a Ctrl-D for the container; the relay ends with the process.
+			if _, err := io.Copy(t.master, t.stdin); err == nil {
+				_, _ = t.master.Write([]byte{4})
+			}
+		}()
+	}
+	go func() {
+		defer close(t.copied)
+		_, _ = io.Copy(t.stdout, t.master) // ends with EIO when the container's end is closed
+	}()
+	return nil
+}
+
+// resize gives the container's terminal the size of ours.
+func (t *terminal) resize() {
+	if t.master == nil || t.stdin == nil {
+		return
+	}
+	if size, err := unix.IoctlGetWinsize(int(t.stdin.Fd()), unix.TIOCGWINSZ); err == nil {
+		_ = unix.IoctlSetWinsize(int(t.master.Fd()), unix.TIOCSWINSZ, size) // the container may have ended
+	}
+}
+
+// drain waits for the rest of the container's output. A process that the
+// container left behind may hold its terminal, so the wait has an end.
+func (t *terminal) drain() {
+	select {
+	case <-t.copied:
+	case <-time.After(time.Second):
+	}
+}
+
+func (t *terminal) close() {
+	t.restore()
+	for _, f := range []*os.File{t.ours, t.child, t.master} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}

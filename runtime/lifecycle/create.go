@@ -1,0 +1,387 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/cgroup"
+	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/plan"
+	"github.com/tare-oci/tare/runtime/program"
+	"github.com/tare-oci/tare/runtime/spec"
+)
+
+// CreateOptions are what a container is created from.
+type CreateOptions struct {
+	ID string
+	// Bundle is the directory with config.json.
+	Bundle string
+	// Stdio are the descriptors 0 to 2 of the container's process; nil is closed.
+	Stdio [3]*os.File
+	// ConsoleSocket is the path of a unix socket that takes the terminal's master.
+	ConsoleSocket string
+	// Console takes the master instead, where the caller holds the socket.
+	Console *os.File
+	// PIDFile is written with the process id once the container is created.
+	PIDFile string
+	// PreserveFDs is how many descriptors from 3 up the container keeps.
+	PreserveFDs int
+	// NoNewKeyring leaves the caller's session keyring to the container.
+	NoNewKeyring bool
+	// Warn is called with what cannot be granted and is left out.
+	Warn func(message string)
+}
+
+// Create makes a container and leaves it waiting for Start (runtime.md,
+// "Create"). After an error nothing of it is left.
+func (s Store) Create(ctx context.Context, o CreateOptions) (*Container, error) {
+	m, err := s.make(ctx, o, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.release(); err != nil {
+		return nil, m.undo(err)
+	}
+	m.family.sync.Close()
+	return m.container, nil
+}
+
+// A making is a container that is being created.
+type making struct {
+	options   CreateOptions
+	spec      *specs.Spec
+	facts     host.Facts
+	plan      *plan.Plan
+	image     *program.Image
+	container *Container
+	cgroup    cgroup.Manager
+	made      bool // the control group exists
+	family    *family
+	pid       int
+}
+
+// make brings a container to the point where its process is ready and waits
+// for the parent's word.
+func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (m *making, err error) {
+	m = &making{options: o}
+	if err := checkID(o.ID); err != nil {
+		return nil, err
+	}
+	if err := m.load(); err != nil {
+		return nil, err
+	}
+	if err := m.reserve(s.Root); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = m.undo(err)
+		}
+	}()
+	if err := m.compile(ctx, wait); err != nil {
+		return nil, err
+	}
+	if err := m.start(wait); err != nil {
+		return nil, err
+	}
+	if err := m.provide(); err != nil {
+		return nil, err
+	}
+	return m, m.awaitReady(ctx)
+}
+
+func (m *making) load() (err error) {
+	if m.options.Bundle, err = filepath.Abs(m.options.Bundle); err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	if m.spec, err = spec.Load(filepath.Join(m.options.Bundle, "config.json")); err != nil {
+		return err
+	}
+	if m.facts, err = host.Probe(); err != nil {
+		return err
+	}
+	terminal := m.spec.Process != nil && m.spec.Process.Terminal
+	console := m.options.ConsoleSocket != "" || m.options.Console != nil
+	switch {
+	case terminal && !console:
+		return &plan.FieldError{Field: "process.terminal", Err: errors.New("a terminal needs --console-socket")}
+	case !terminal && console:
+		return &plan.FieldError{Field: "process.terminal", Err: errors.New("--console-socket needs a terminal: it is false")}
+	}
+	return nil
+}
+
+// reserve takes the container's name and records what would have to be cleaned
+// up, before there is anything to clean.
+func (m *making) reserve(root string) error {
+	if m.spec.Linux == nil {
+		m.spec.Linux = &specs.Linux{}
+	}
+	var err error
+	if m.facts.CgroupMode != host.CgroupNone {
+		if m.cgroup, err = cgroup.New(m.facts, m.spec.Linux.CgroupsPath, m.options.ID); err != nil {
+			return err
+		}
+	}
+	dir := filepath.Join(root, m.options.ID)
+	if err = os.Mkdir(dir, 0o711); errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(root, 0o711); err == nil {
+			err = os.Mkdir(dir, 0o711)
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("container %q: %w", m.options.ID, ErrExist)
+	}
+	if err != nil {
+		return fmt.Errorf("container %q: %w", m.options.ID, err)
+	}
+	c := &Container{dir: dir, Record: Record{Version: recordVersion, OCIVersion: m.spec.Version, ID: m.options.ID,
+		Bundle: m.options.Bundle, Rootfs: absolute(m.options.Bundle, m.spec.Root.Path), Created: time.Now().UTC(),
+		UID: m.facts.UID, Annotations: m.spec.Annotations}}
+	if m.cgroup != nil {
+		c.Cgroups = m.cgroup.Paths()
+	}
+	m.container = c
+	if err := c.save(); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	return nil
+}
+
+// compile makes the control groups and, meanwhile, the program.
+func (m *making) compile(ctx context.Context, wait bool) error {
+	cgroups := make(chan error, 1)
+	m.made = m.cgroup != nil
+	go func() {
+		if m.cgroup == nil {
+			cgroups <- nil
+			return
+		}
+		cgroups <- m.cgroup.Create(ctx, m.spec.Linux.Resources)
+	}()
+	err := m.lower(wait)
+	return errors.Join(err, <-cgroups)
+}
+
+func (m *making) lower(wait bool) error {
+	f, err := Facts(m.spec, m.facts, m.options.Bundle, m.options.ID)
+	if err != nil {
+		return err
+	}
+	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.PreserveFDs, m.options.NoNewKeyring
+	f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.container.Cgroups)
+	if m.plan, err = plan.Compile(m.spec, f); err != nil {
+		return err
+	}
+	for _, w := range m.plan.Warnings {
+		if m.options.Warn != nil {
+			m.options.Warn(w)
+		}
+	}
+	if m.image, err = m.plan.Program(); err != nil {
+		return err
+	}
+	if wait {
+		m.container.Tail = m.plan.Tail(m.image)
+	}
+	return nil
+}
+
+// CgroupFacts says how many version 1 hierarchies a container's process joins,
+// and which directories are its control group, for the paths of one.
+func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.CgroupDir) {
+	if len(paths) == 0 {
+		return 0, nil
+	}
+	for _, h := range f.Hierarchies {
+		d := plan.CgroupDir{Name: path.Base(h.Mountpoint), Path: paths["name="+h.Name]}
+		for _, c := range h.Controllers {
+			d.Path = paths[c]
+			if c != d.Name {
+				d.Aliases = append(d.Aliases, c)
+			}
+		}
+		dirs = append(dirs, d)
+	}
+	if f.CgroupMode == host.CgroupV2 {
+		dirs = []plan.CgroupDir{{Path: paths[""]}}
+	}
+	return len(f.Hierarchies), dirs
+}
+
+// start runs the program.
+func (m *making) start(wait bool) (err error) {
+	src := sources{stdio: m.options.Stdio, console: m.options.Console}
+	var opened []*os.File
+	defer func() {
+		for _, f := range opened {
+			f.Close()
+		}
+	}()
+	var dir *os.File
+	if m.cgroup != nil {
+		if src.cgroups, err = m.cgroup.JoinFiles(); err != nil {
+			return err
+		}
+		opened = append(opened, src.cgroups...)
+		if dir, err = m.cgroup.Dir(); err != nil {
+			return err
+		}
+		if dir != nil {
+			opened = append(opened, dir)
+		}
+	}
+	if wait {
+		if src.gate, err = listen(m.container.dir); err != nil {
+			return err
+		}
+		opened = append(opened, src.gate)
+	}
+	if m.options.ConsoleSocket != "" {
+		if src.console, err = connect(m.options.ConsoleSocket); err != nil {
+			return fmt.Errorf("console socket: %w", err)
+		}
+		opened = append(opened, src.console)
+	}
+	if m.family, err = assemble(m.plan, src); err != nil {
+		return err
+	}
+	defer m.family.closeOpened()
+	uid, gid := m.spec.Process.User.UID, m.spec.Process.User.GID
+	if uid != 0 && !m.spec.Process.Terminal {
+		ownStdio(src.stdio, hostID(uid, m.spec.Linux.UIDMappings), hostID(gid, m.spec.Linux.GIDMappings))
+	}
+	m.pid, err = m.image.Start(program.Start{
+		Files: m.family.files, Cloneflags: uintptr(m.plan.Namespaces), CgroupDir: dir, Dir: m.container.dir,
+		UIDMaps: sysMaps(m.spec.Linux.UIDMappings), GIDMaps: sysMaps(m.spec.Linux.GIDMappings),
+	})
+	return err
+}
+
+// provide does for the running program what only its parent can, and records
+// its process.
+func (m *making) provide() (err error) {
+	c := m.container
+	c.PID = m.pid
+	if c.StartTime, _, err = processStart(m.pid); err != nil {
+		return err
+	}
+	if adj := m.spec.Process.OOMScoreAdj; adj != nil {
+		if err := writeFile(fmt.Sprintf("/proc/%d/oom_score_adj", m.pid), []byte(strconv.Itoa(*adj)), 0); err != nil {
+			return &plan.FieldError{Field: "process.oomScoreAdj", Err: err}
+		}
+	}
+	for _, r := range m.plan.Rlimits {
+		if err := unix.Prlimit(m.pid, r.Resource, &unix.Rlimit{Cur: r.Soft, Max: r.Hard}, nil); err != nil {
+			return &plan.FieldError{Field: r.Field, Err: err}
+		}
+	}
+	return c.save()
+}
+
+// awaitReady waits until the process has made the container.
+func (m *making) awaitReady(ctx context.Context) error {
+	report, err := receive(ctx, m.family.sync)
+	switch {
+	case err != nil:
+		return err
+	case len(report) == 1:
+	case len(report) == 0:
+		return fmt.Errorf("container init died while the container was made%s", m.ending())
+	default:
+		return m.explain(report)
+	}
+	if m.options.PIDFile != "" {
+		if err := m.writePIDFile(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *making) explain(report []byte) error {
+	f, err := m.image.Failure(report)
+	if err != nil {
+		return err
+	}
+	return m.plan.Explain(f)
+}
+
+// ending says how the process ended that should not have.
+func (m *making) ending() string {
+	if m.cgroup != nil {
+		if oom, err := m.cgroup.OOMKilled(); err == nil && oom {
+			return ": killed for exceeding linux.resources.memory.limit"
+		}
+	}
+	return ""
+}
+
+// writePIDFile writes the process id where the engine will look for it, whole
+// or not at all.
+func (m *making) writePIDFile() error {
+	name := m.options.PIDFile
+	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
+	if err := writeFile(tmp, strconv.AppendInt(nil, int64(m.pid), 10), 0o644); err != nil {
+		return fmt.Errorf("pid file: %w", err)
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return fmt.Errorf("pid file: %w", err)
+	}
+	return nil
+}
+
+// release lets the process go on.
+func (m *making) release() error {
+	if _, err := unix.Write(int(m.family.sync.Fd()), []byte{'g'}); err != nil {
+		return fmt.Errorf("container init died while the container was made%s: %w", m.ending(), err)
+	}
+	return nil
+}
+
+// undo removes all that was made, and returns why.
+func (m *making) undo(why error) error {
+	// The reason may be that the context has ended; cleaning up has its own time.
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	if m.family != nil && m.family.sync != nil {
+		m.family.sync.Close()
+	}
+	if m.pid > 0 {
+		// Our own child, not reaped: the id is still its.
+		_ = unix.Kill(m.pid, unix.SIGKILL) // it may have ended by itself
+		_, _ = wait4(m.pid)
+	}
+	errs := []error{why}
+	if m.made {
+		errs = append(errs, m.cgroup.Destroy(ctx))
+	}
+	if m.options.PIDFile != "" && m.pid > 0 {
+		if err := os.Remove(m.options.PIDFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, os.RemoveAll(m.container.dir))...)
+}
+
+const cleanupTimeout = 10 * time.Second
+
+func wait4(pid int) (unix.WaitStatus, error) {
+	for {
+		var ws unix.WaitStatus
+		_, err := unix.Wait4(pid, &ws, 0, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return ws, err
+		}
+	}
+}

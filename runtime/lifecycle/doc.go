@@ -1,0 +1,27 @@
+// Package lifecycle creates, starts, signals and deletes containers: the
+// operations and states of runtime.md in the Runtime Spec 1.3.0.
+//
+// A container's process is a program compiled from its configuration (packages
+// plan and program). This package is the parent's side of it: control groups,
+// what the program is started with, state on disk, and waiting.
+//
+//	parent                                 child
+//	reserve ROOT/ID, write state.json
+//	make control groups ‖ compile
+//	fork ───────────────────────────────▶  mounts, devices, pivot…
+//	write state.json (pid)
+//	oom score, limits
+//	              ◀──────────────── ready
+//	pid file
+//	go ─────────────────────────────────▶  wait on ROOT/ID/start.sock
+//	(create ends)
+//
+//	start: connect, write a byte ───────▶  user, capabilities, seccomp, execve
+//	              ◀── failure, or end of stream when execve has closed it
+//
+// Whatever dies on the way, the other end sees its socket close. All state of
+// a container lies in one directory:
+//
+//	ROOT/ID/state.json   the record (Record)
+//	ROOT/ID/start.sock   exists while the container waits for start
+package lifecycle

@@ -1,0 +1,235 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/cgroup"
+	"github.com/tare-oci/tare/runtime/host"
+)
+
+// lock serialises the operations that change one container. It holds until the
+// returned function is called, or the process ends.
+func (c *Container) lock() (unlock func(), err error) {
+	fd, err := unix.Open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("container %q: %w", c.ID, ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %q: lock: %w", c.ID, err)
+	}
+	for {
+		if err = unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("container %q: lock: %w", c.ID, err)
+	}
+	return func() { unix.Close(fd) }, nil
+}
+
+// Start runs the user's program of a created container (runtime.md, "Start").
+func (s Store) Start(ctx context.Context, id string) error {
+	c, err := s.Load(id)
+	if err != nil {
+		return err
+	}
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if status := c.Status(); status != specs.StateCreated {
+		return fmt.Errorf("container %q: cannot start a container in the %s state", id, status)
+	}
+	conn, err := c.knock()
+	if err != nil {
+		return fmt.Errorf("container %q: start: %w", id, err)
+	}
+	defer conn.Close()
+	if _, err := unix.Write(int(conn.Fd()), []byte{'s'}); err != nil {
+		return fmt.Errorf("container %q: start: %w", id, err)
+	}
+	// From here on the container runs, whatever becomes of us.
+	if err := os.Remove(filepath.Join(c.dir, gateName)); err != nil {
+		return fmt.Errorf("container %q: start: %w", id, err)
+	}
+	report, err := receive(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("container %q: start: %w", id, err)
+	}
+	if len(report) > 0 {
+		return fmt.Errorf("container %q: start: %w", id, c.Tail.Explain(report))
+	}
+	return nil
+}
+
+// knock connects to the waiting process.
+func (c *Container) knock() (conn *os.File, err error) {
+	err = through(c.dir, func(path string) error {
+		conn, err = connect(path)
+		return err
+	})
+	if errors.Is(err, unix.ECONNREFUSED) {
+		// A start before us was killed after it had started the container.
+		return nil, errors.Join(errors.New("it has been started"), os.Remove(filepath.Join(c.dir, gateName)))
+	}
+	return conn, err
+}
+
+// Kill sends a signal to the container's process, or to all of its processes
+// (runtime.md, "Kill").
+func (s Store) Kill(ctx context.Context, id string, sig unix.Signal, all bool) error {
+	c, err := s.Load(id)
+	if err != nil {
+		return err
+	}
+	if all {
+		m, err := c.manager()
+		if err != nil || m == nil {
+			return err
+		}
+		return m.Kill(ctx, sig)
+	}
+	return c.signal(sig)
+}
+
+// signal sends a signal to the container's process and to no other that has
+// got its number since: a pidfd cannot be reused.
+func (c *Container) signal(sig unix.Signal) error {
+	gone := fmt.Errorf("container %q: %w", c.ID, ErrNotRunning)
+	if c.PID == 0 {
+		return gone
+	}
+	fd, err := unix.PidfdOpen(c.PID, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return gone
+	}
+	if err != nil {
+		return fmt.Errorf("container %q: kill: %w", c.ID, err)
+	}
+	defer unix.Close(fd)
+	if !c.alive() {
+		return gone
+	}
+	err = unix.PidfdSendSignal(fd, sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return gone
+	}
+	if err != nil {
+		return fmt.Errorf("container %q: kill: %w", c.ID, err)
+	}
+	return nil
+}
+
+// manager returns the container's control groups, or nil where it has none.
+func (c *Container) manager() (cgroup.Manager, error) {
+	if len(c.Cgroups) == 0 {
+		return nil, nil
+	}
+	f, err := host.Probe()
+	if err != nil {
+		return nil, err
+	}
+	return cgroup.Load(f, c.Cgroups)
+}
+
+// Delete removes a container that has stopped; with force, any (runtime.md,
+// "Delete").
+func (s Store) Delete(ctx context.Context, id string, force bool) error {
+	c, err := s.Load(id)
+	if err != nil {
+		if force && !errors.Is(err, ErrNotExist) {
+			return s.deleteBroken(id, err)
+		}
+		if force && errors.Is(err, ErrNotExist) && checkID(id) == nil {
+			return s.deleteBroken(id, nil)
+		}
+		return err
+	}
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return c.delete(ctx, force)
+}
+
+// deleteBroken removes what a create left that was killed before it had
+// written its record: a directory and nothing else.
+func (s Store) deleteBroken(id string, why error) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	err := os.Remove(filepath.Join(s.Root, id))
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
+		err = os.RemoveAll(filepath.Join(s.Root, id))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // as runc: --force makes sure that it is gone
+	}
+	return errors.Join(why, err)
+}
+
+func (c *Container) delete(ctx context.Context, force bool) error {
+	if status := c.Status(); status != specs.StateStopped {
+		if !force {
+			return fmt.Errorf("cannot delete container %q that is not stopped: %s", c.ID, status)
+		}
+		if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
+			return err
+		}
+	}
+	m, err := c.manager()
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		if err := m.Kill(ctx, unix.SIGKILL); err != nil {
+			return fmt.Errorf("container %q: %w", c.ID, err)
+		}
+		if err := m.Destroy(ctx); err != nil {
+			return fmt.Errorf("container %q: %w", c.ID, err)
+		}
+	}
+	if err := c.awaitEnd(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		return fmt.Errorf("container %q: %w", c.ID, err)
+	}
+	return nil
+}
+
+// awaitEnd waits until the container's process has ended.
+func (c *Container) awaitEnd(ctx context.Context) error {
+	if c.PID == 0 || !c.alive() {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(c.PID, 0)
+	if err != nil {
+		return nil // gone
+	}
+	defer unix.Close(fd)
+	deadline := time.Now().Add(cleanupTimeout)
+	for c.alive() {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("container %q: process %d does not end", c.ID, c.PID)
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100) // the loop looks again
+	}
+	return nil
+}

@@ -1,0 +1,315 @@
+package lifecycle
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/linux"
+	"github.com/tare-oci/tare/runtime/plan"
+	"github.com/tare-oci/tare/safepath"
+)
+
+// Facts gathers what Compile has to know of a bundle's files: what the sources
+// of bind mounts are, where mount points lead to, and the user's home.
+func Facts(s *specs.Spec, machine host.Facts, bundle, id string) (*plan.Facts, error) {
+	f := &plan.Facts{Host: machine, ID: id, Bundle: bundle, Sources: map[string]plan.Source{}, Mountpoints: map[string]string{}}
+	for i, m := range s.Mounts {
+		o := linux.ParseMountOptions(m.Options)
+		if !o.Bind && m.Type != "bind" || m.Source == "" {
+			continue
+		}
+		path := absolute(bundle, m.Source)
+		var st unix.Stat_t
+		switch err := unix.Stat(path, &st); {
+		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
+			f.Sources[path] = plan.Source{Missing: true}
+		case err != nil:
+			return nil, &plan.FieldError{Field: fmt.Sprintf("mounts[%d].source", i), Err: &os.PathError{Op: "stat", Path: path, Err: err}}
+		default:
+			f.Sources[path] = plan.Source{Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR}
+		}
+	}
+	if s.Root == nil {
+		return nil, &plan.FieldError{Field: "root", Err: errors.New("missing")}
+	}
+	rootfs := absolute(bundle, s.Root.Path)
+	root, err := safepath.OpenRoot(rootfs)
+	if err != nil {
+		return nil, &plan.FieldError{Field: "root.path", Err: err}
+	}
+	defer root.Close()
+	for _, m := range s.Mounts {
+		if to, ok := danglingTarget(root, m.Destination); ok {
+			f.Mountpoints[filepath.Clean("/"+m.Destination)] = to
+		}
+	}
+	if s.Process != nil && !hasHome(s.Process.Env) {
+		f.Home = homeOf(root, s.Process.User.UID)
+	}
+	return f, nil
+}
+
+func absolute(bundle, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return bundle + "/" + path
+}
+
+// danglingTarget finds where a destination leads that is a symbolic link to
+// nothing, as /etc/resolv.conf of many images is.
+func danglingTarget(root *safepath.Root, destination string) (string, bool) {
+	var st unix.Stat_t
+	name := strings.TrimLeft(filepath.Clean("/"+destination), "/")
+	// The common case costs one call: it is there and no link, or it is not there.
+	if name == "" || unix.Fstatat(root.FD(), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return "", false
+	}
+	to, err := root.Resolve(name)
+	return to, err == nil && to != name
+}
+
+func hasHome(env []string) bool {
+	for _, e := range env {
+		if strings.HasPrefix(e, "HOME=") {
+			return true
+		}
+	}
+	return false
+}
+
+// homeOf reads a user's home directory from the container's /etc/passwd.
+func homeOf(root *safepath.Root, uid uint32) string {
+	file, err := root.OpenRegular("etc/passwd")
+	if err != nil {
+		return "" // an image without users is a good image
+	}
+	defer file.Close()
+	const maxPasswd = 1 << 20
+	lines := bufio.NewScanner(io.LimitReader(file, maxPasswd))
+	id := strconv.FormatUint(uint64(uid), 10)
+	for lines.Scan() {
+		if f := strings.Split(lines.Text(), ":"); len(f) >= 6 && f[2] == id {
+			return f[5]
+		}
+	}
+	return ""
+}
+
+// A family is the parent's and the child's ends of what lies between them.
+type family struct {
+	sync    *os.File   // the parent's end of the socket
+	opened  []*os.File // closed when the child runs
+	files   []*os.File // the child's descriptors 0, 1, 2…
+	sources sources
+}
+
+// sources are where the descriptors of a plan come from.
+type sources struct {
+	stdio   [3]*os.File
+	gate    *os.File
+	console *os.File
+	cgroups []*os.File
+}
+
+// assemble opens what the plan's process is started with.
+func assemble(p *plan.Plan, src sources) (f *family, err error) {
+	f = &family{sources: src}
+	defer func() {
+		if err != nil {
+			f.closeOpened()
+			if f.sync != nil {
+				f.sync.Close()
+			}
+		}
+	}()
+	for _, file := range p.Files {
+		opened, err := f.open(file)
+		if err != nil {
+			return f, &plan.FieldError{Field: file.Field, Err: err}
+		}
+		f.files = append(f.files, opened)
+	}
+	return f, nil
+}
+
+func (f *family) open(file plan.File) (*os.File, error) {
+	keep := func(x *os.File, err error) (*os.File, error) {
+		if err == nil {
+			f.opened = append(f.opened, x)
+		}
+		return x, err
+	}
+	switch file.Kind {
+	case plan.Stdio:
+		return f.sources.stdio[file.Index], nil
+	case plan.Preserved:
+		fd := 3 + file.Index
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			return nil, fmt.Errorf("preserve fd %d: %w", fd, err)
+		}
+		return os.NewFile(uintptr(fd), "preserved"), nil
+	case plan.SyncPipe:
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("socketpair: %w", err)
+		}
+		f.sync = os.NewFile(uintptr(pair[0]), "sync")
+		return keep(os.NewFile(uintptr(pair[1]), "sync"), nil)
+	case plan.StartGate:
+		return f.sources.gate, nil
+	case plan.Console:
+		return f.sources.console, nil
+	case plan.Cgroup:
+		return f.sources.cgroups[file.Index], nil
+	case plan.Namespace:
+		return keep(openFile(file.Path, unix.O_RDONLY))
+	case plan.Tree:
+		return keep(copyTree(file.Path, file.Recursive))
+	}
+	return nil, fmt.Errorf("unknown file %q", file.Kind)
+}
+
+func (f *family) closeOpened() {
+	for _, x := range f.opened {
+		x.Close()
+	}
+	f.opened = nil
+}
+
+// openFile opens without package os's poller, which the descriptors here have
+// no use for.
+func openFile(path string, flags int) (*os.File, error) {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// copyTree makes a detached copy of the mounts at path that is no peer of the
+// host's.
+func copyTree(path string, recursive bool) (*os.File, error) {
+	flags, attrFlags := uint(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC), uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+		attrFlags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, flags)
+	if err != nil {
+		return nil, &os.PathError{Op: "open_tree", Path: path, Err: err}
+	}
+	if err := unix.MountSetattr(fd, "", attrFlags, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "mount_setattr", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// listen makes the socket that start connects to. It is reached through the
+// directory's descriptor, because a socket's path has 108 bytes at most.
+func listen(dir string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	err = through(dir, func(path string) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: path}) })
+	if err == nil {
+		err = unix.Listen(fd, 8)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("listen on %s: %w", filepath.Join(dir, gateName), err)
+	}
+	return os.NewFile(uintptr(fd), gateName), nil
+}
+
+// through calls f with a short path of the start socket in dir.
+func through(dir string, f func(path string) error) error {
+	if path := filepath.Join(dir, gateName); len(path) < 100 {
+		return f(path)
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return f("/proc/self/fd/" + strconv.Itoa(fd) + "/" + gateName)
+}
+
+// connect opens a stream to a unix socket.
+func connect(path string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "connect", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// ownStdio gives the caller's pipes to the container's user, who could not
+// reopen them otherwise. Terminals and the null device stay as they are.
+func ownStdio(stdio [3]*os.File, uid, gid uint32) {
+	for _, f := range stdio {
+		var st unix.Stat_t
+		if f == nil || unix.Fstat(int(f.Fd()), &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFCHR || st.Uid == uid {
+			continue
+		}
+		// A pipe of another user, or a file on a read-only file system, stays
+		// its owner's: the container can use the descriptor all the same.
+		_ = unix.Fchown(int(f.Fd()), int(uid), int(gid))
+	}
+}
+
+func sysMaps(maps []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	out := make([]syscall.SysProcIDMap, len(maps))
+	for i, m := range maps {
+		out[i] = syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)}
+	}
+	return out
+}
+
+// hostID maps an id of the container to the host's.
+func hostID(id uint32, maps []specs.LinuxIDMapping) uint32 {
+	for _, m := range maps {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return m.HostID + id - m.ContainerID
+		}
+	}
+	return id
+}
+
+// receive reads one message of the child, or nothing when it has ended.
+func receive(ctx context.Context, f *os.File) ([]byte, error) {
+	buf := make([]byte, 64)
+	stop := context.AfterFunc(ctx, func() { _ = unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR) })
+	defer stop()
+	for {
+		n, err := unix.Read(int(f.Fd()), buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read from container init: %w", err)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return buf[:n], nil
+	}
+}

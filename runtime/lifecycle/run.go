@@ -1,0 +1,69 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Process is a container's running process that we are the parent of.
+type Process struct {
+	PID       int
+	container *Container
+}
+
+// Run creates a container and runs its program at once. The caller must Wait
+// for the process and Close it.
+func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
+	m, err := s.make(ctx, o, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.release(); err != nil {
+		return nil, m.undo(err)
+	}
+	report, err := receive(ctx, m.family.sync)
+	if err == nil && len(report) > 0 {
+		err = m.explain(report)
+	}
+	if err != nil {
+		return nil, m.undo(err)
+	}
+	m.family.sync.Close()
+	return &Process{PID: m.pid, container: m.container}, nil
+}
+
+// Signal sends a signal to the process.
+func (p *Process) Signal(sig os.Signal) error {
+	n, ok := sig.(unix.Signal)
+	if !ok {
+		return fmt.Errorf("container %q: signal %v", p.container.ID, sig)
+	}
+	return p.container.signal(n)
+}
+
+// Wait waits for the process to end and returns its exit status, as a shell
+// counts it: 128 and the signal's number for a process that a signal ended.
+func (p *Process) Wait() (status int, err error) {
+	ws, err := wait4(p.PID)
+	if err != nil {
+		return 0, fmt.Errorf("container %q: wait: %w", p.container.ID, err)
+	}
+	if ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return ws.ExitStatus(), nil
+}
+
+// Close deletes the container, and ends it first where it still runs.
+func (p *Process) Close(ctx context.Context) error {
+	err := p.container.delete(ctx, true)
+	// After a wait there is no child left to reap, which is fine.
+	if _, werr := wait4(p.PID); werr != nil && !errors.Is(werr, unix.ECHILD) {
+		err = errors.Join(err, werr)
+	}
+	return err
+}

@@ -1,0 +1,61 @@
+package plan
+
+import "github.com/tare-oci/tare/runtime/host"
+
+// Facts is what Compile has to know besides the configuration: of the machine,
+// of the bundle's files, and of what the caller wants. The parent gathers it.
+type Facts struct {
+	// Host is what the machine can do.
+	Host host.Facts
+	// ID is the container's name.
+	ID string
+	// Bundle is the absolute path of the bundle; relative paths of the
+	// configuration start there.
+	Bundle string
+	// Sources tells what lies at the source of each bind mount, by absolute path.
+	Sources map[string]Source
+	// Mountpoints gives the place that a destination leads to where the root
+	// file system has a symbolic link there that leads to nothing, by
+	// destination.
+	Mountpoints map[string]string
+	// CgroupFiles is the number of version 1 hierarchies the process joins.
+	CgroupFiles int
+	// Cgroups are the directories of the container's control group, one for a
+	// version 1 hierarchy, or the one of version 2.
+	Cgroups []CgroupDir
+	// Home is the home directory of the container's user, as its /etc/passwd
+	// has it; used where the environment names none.
+	Home string
+	// Wait makes the process wait for start once the container is made.
+	Wait bool
+	// PreserveFDs is how many of the caller's descriptors from 3 up the user's
+	// program keeps.
+	PreserveFDs int
+	// NoNewKeyring leaves the session keyring as it is.
+	NoNewKeyring bool
+}
+
+// A Source is what lies at the source of a bind mount.
+type Source struct {
+	Missing bool
+	Dir     bool
+}
+
+// A CgroupDir is a directory of the container's control group on the host.
+type CgroupDir struct {
+	// Name is that of the hierarchy's directory below /sys/fs/cgroup, empty for
+	// version 2.
+	Name string
+	// Aliases are further names of it: the controllers of a shared hierarchy.
+	Aliases []string
+	// Path is the directory on the host.
+	Path string
+}
+
+// absolute is a path of the configuration as seen from the bundle.
+func (c *compiler) absolute(path string) string {
+	if path != "" && path[0] != '/' {
+		return c.facts.Bundle + "/" + path
+	}
+	return path
+}

@@ -1,0 +1,101 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/tare-oci/tare/runtime/linux"
+	"github.com/tare-oci/tare/runtime/program"
+)
+
+// A StepError is the failure of one step in the container's process. It
+// unwraps to the errno.
+type StepError struct {
+	Op    string // the step, as it prints itself
+	Field string
+	Call  string // the system call that failed
+	Errno syscall.Errno
+	text  string
+}
+
+// Error names the step, the system call, the cause and the field of config.json.
+func (e *StepError) Error() string {
+	s := e.text
+	if s == "" {
+		s = fmt.Sprintf("%s: %s: %s", e.Op, e.Call, linux.ErrnoText(int(e.Errno)))
+	}
+	if e.Field != "" {
+		s += " (" + e.Field + ")"
+	}
+	return s
+}
+
+// Unwrap returns the errno.
+func (e *StepError) Unwrap() error { return e.Errno }
+
+// Explain words a program's failure report.
+func (p *Plan) Explain(f program.Failure) error {
+	if f.Step < 0 || f.Step >= len(p.Steps) {
+		return fmt.Errorf("container init: %s: %s", f.Call, linux.ErrnoText(f.Errno))
+	}
+	s := p.Steps[f.Step]
+	text := s.Op.String()
+	if op, _, ok := strings.Cut(text, " = "); ok {
+		text = op
+	}
+	e := &StepError{Op: text, Field: s.Field, Call: f.Call, Errno: syscall.Errno(f.Errno)}
+	if x, ok := s.Op.(interface{ explain(errno int) string }); ok {
+		e.text = x.explain(f.Errno)
+	}
+	return e
+}
+
+// A Tail words the failures of the steps that come after start, when the
+// process that compiled the plan is gone.
+type Tail []TailStep
+
+// A TailStep is one step of a Tail.
+type TailStep struct {
+	// Address is that of the step's first call in the program.
+	Address uint64 `json:"address"`
+	// Text names the step, Field where in config.json it comes from.
+	Text  string `json:"text"`
+	Field string `json:"field,omitempty"`
+}
+
+// Tail returns the steps after the wait for start.
+func (p *Plan) Tail(im *program.Image) Tail {
+	first := len(p.Steps)
+	for i, s := range p.Steps {
+		if _, ok := s.Op.(waitStart); ok {
+			first = i
+		}
+	}
+	var t Tail
+	for i := first; i < len(p.Steps); i++ {
+		s := p.Steps[i]
+		text, _, _ := strings.Cut(s.Op.String(), " ")
+		if x, ok := s.Op.(execve); ok {
+			text = fmt.Sprintf("exec: %q", x.Args[0])
+		}
+		t = append(t, TailStep{im.Address(i), text, s.Field})
+	}
+	return t
+}
+
+// Explain words a failure report.
+func (t Tail) Explain(report []byte) error {
+	address, errno, err := program.Decode(report)
+	if err != nil {
+		return err
+	}
+	var step TailStep
+	for _, s := range t {
+		if s.Address <= address {
+			step = s
+		}
+	}
+	return &StepError{Op: step.Text, Field: step.Field, Errno: syscall.Errno(errno),
+		text: step.Text + ": " + linux.ErrnoText(errno)}
+}

@@ -1,0 +1,193 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/tare-oci/tare/runtime/linux"
+	"github.com/tare-oci/tare/runtime/program"
+)
+
+// openTarget opens the place in the container's root that something will be
+// mounted on, and makes it first where it is missing: directories component by
+// component, each relative to the descriptor of the one above.
+type openTarget struct {
+	Root FD
+	Path string // clean, absolute in the container
+	Dir  bool   // a directory is wanted; else a file
+	Out  FD
+}
+
+func (o openTarget) String() string {
+	return fmt.Sprintf("open %q %s = %v", o.Path, map[bool]string{true: "directory", false: "file"}[o.Dir], o.Out)
+}
+
+func (o openTarget) lower(l *lowering) {
+	missing, done := l.b.NewLabel(), l.b.NewLabel()
+	root, out := l.fd(o.Root), l.fd(o.Out)
+	flags := uint64(linux.O_PATH)
+	if o.Dir {
+		flags |= l.open.Directory
+	}
+	l.openIn(root, rel(o.Path), flags, 0).OnErrno(missing, linux.ENOENT).Into(out)
+	l.b.Bind(done)
+	l.later(func() {
+		l.b.Bind(missing)
+		dir, components := root, strings.Split(strings.Trim(o.Path, "/"), "/")
+		for i, name := range components {
+			prefix := path.Join(components[:i+1]...)
+			if i == len(components)-1 && !o.Dir {
+				file := l.openIn(dir, name, linux.O_CREAT|linux.O_RDONLY|linux.O_NONBLOCK|linux.O_NOCTTY, 0o644).Result()
+				l.close(file)
+			} else {
+				l.b.Call("mkdirat", dir, l.str(name), program.Const(0o755)).Tolerate(linux.EEXIST)
+			}
+			above := dir
+			dir = out
+			if i < len(components)-1 {
+				dir = l.b.Var()
+				l.openIn(root, prefix, linux.O_PATH|l.open.Directory, 0).Into(dir)
+			} else {
+				l.openIn(root, prefix, flags, 0).Into(out)
+			}
+			if i > 0 {
+				l.close(above)
+			}
+		}
+		l.jump(done)
+	})
+}
+
+// openPath opens what lies at a path of the process's own root, only as a
+// place: nothing is read from it.
+type openPath struct {
+	Path string
+	Out  FD
+}
+
+func (o openPath) String() string { return fmt.Sprintf("open %q = %v", o.Path, o.Out) }
+
+func (o openPath) lower(l *lowering) {
+	h := openHow{linux.O_PATH | linux.O_CLOEXEC, 0, linux.RESOLVE_NO_MAGICLINKS}
+	l.b.Call("openat2", l.fd(cwd), l.str(o.Path), l.how(h), program.Const(linux.OpenHowSizeBytes)).Into(l.fd(o.Out))
+}
+
+// closeFD closes a descriptor that no later step uses.
+type closeFD struct{ FD FD }
+
+func (o closeFD) String() string    { return fmt.Sprintf("close %v", o.FD) }
+func (o closeFD) lower(l *lowering) { l.close(l.fd(o.FD)) }
+
+// mknod makes a device node, or leaves what is there. Modes are exact: the
+// process's umask is 0 while the root is made.
+type mknod struct {
+	Root         FD
+	Path         string
+	Type         byte // c, b or p
+	Mode         uint32
+	Major, Minor int64
+	UID, GID     uint32
+}
+
+func (o mknod) String() string {
+	return fmt.Sprintf("mknod %q %c %#o %d:%d owner %d:%d", o.Path, o.Type, o.Mode, o.Major, o.Minor, o.UID, o.GID)
+}
+
+func (o mknod) lower(l *lowering) {
+	exists := l.b.NewLabel()
+	dir, base := l.parent(o.Root, o.Path)
+	kind := map[byte]uint32{'c': linux.S_IFCHR, 'b': linux.S_IFBLK, 'p': linux.S_IFIFO}[o.Type]
+	l.b.Call("mknodat", dir, l.str(base), program.Const(kind|o.Mode), program.Const(deviceNumber(o.Major, o.Minor))).
+		OnErrno(exists, linux.EEXIST)
+	if o.UID != 0 || o.GID != 0 {
+		l.b.Call("fchownat", dir, l.str(base), program.Const(o.UID), program.Const(o.GID), program.Const(linux.AT_SYMLINK_NOFOLLOW))
+	}
+	l.b.Bind(exists)
+	l.closeParent(dir, o.Path)
+}
+
+// deviceNumber is the kernel's encoding of a device number in system calls:
+// new_encode_dev in include/linux/kdev_t.h.
+func deviceNumber(major, minor int64) uint64 {
+	return uint64(minor&0xff | major<<8 | (minor&^0xff)<<12)
+}
+
+// symlink makes a symbolic link, or leaves what is there.
+type symlink struct {
+	Root   FD
+	Path   string
+	Target string
+}
+
+func (o symlink) String() string { return fmt.Sprintf("symlink %q -> %q", o.Path, o.Target) }
+
+func (o symlink) lower(l *lowering) {
+	dir, base := l.parent(o.Root, o.Path)
+	l.b.Call("symlinkat", l.str(o.Target), dir, l.str(base)).Tolerate(linux.EEXIST)
+	l.closeParent(dir, o.Path)
+}
+
+// parent opens the directory that path lies in and makes what is missing of
+// it. Paths in the root itself need no other descriptor.
+func (l *lowering) parent(root FD, p string) (dir program.Arg, base string) {
+	up, base := path.Split(path.Clean("/" + p))
+	if up == "/" {
+		return l.fd(root), base
+	}
+	out := l.temporary("parent")
+	openTarget{Root: root, Path: path.Clean(up), Dir: true, Out: out}.lower(l)
+	return l.fd(out), base
+}
+
+func (l *lowering) closeParent(dir program.Arg, p string) {
+	if strings.Count(path.Clean("/"+p), "/") > 1 {
+		l.close(dir)
+	}
+}
+
+// writeSysctl sets a kernel parameter through a procfs of its own that is
+// never attached, so that nothing a container mounts can redirect the write
+// (CVE-2019-16884, CVE-2025-52881).
+type writeSysctl struct {
+	Proc  FD
+	Key   string
+	Value string
+}
+
+func (o writeSysctl) String() string { return fmt.Sprintf("sysctl %s = %q", o.Key, o.Value) }
+
+func (o writeSysctl) lower(l *lowering) {
+	h := openHow{linux.O_WRONLY | linux.O_CLOEXEC, 0,
+		linux.RESOLVE_BENEATH | linux.RESOLVE_NO_XDEV | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_MAGICLINKS}
+	file := l.b.Call("openat2", l.fd(o.Proc), l.str("sys/"+sysctlPath(o.Key)), l.how(h),
+		program.Const(linux.OpenHowSizeBytes)).Result()
+	l.b.Call("write", file, l.str(o.Value), program.Const(len(o.Value)))
+	l.close(file)
+}
+
+// sysctlPath is the file of a parameter. A key in the slash form may have dots
+// in a component (sysctl.d(5)): net/ipv4/conf/eth0.100/forwarding.
+func sysctlPath(key string) string {
+	if strings.Contains(key, "/") {
+		return key
+	}
+	return strings.ReplaceAll(key, ".", "/")
+}
+
+// changeDir makes a directory of the container the working directory, and
+// makes it where it is missing. Magic links are refused: /proc/self/fd could
+// lead out (CVE-2024-21626).
+type changeDir struct {
+	Root FD
+	Path string
+}
+
+func (o changeDir) String() string { return fmt.Sprintf("chdir %q", o.Path) }
+
+func (o changeDir) lower(l *lowering) {
+	out := l.temporary("cwd")
+	openTarget{Root: o.Root, Path: o.Path, Dir: true, Out: out}.lower(l)
+	l.b.Call("fchdir", l.fd(out))
+	l.close(l.fd(out))
+}

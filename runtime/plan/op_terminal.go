@@ -1,0 +1,100 @@
+package plan
+
+import (
+	"fmt"
+
+	"github.com/tare-oci/tare/runtime/linux"
+	"github.com/tare-oci/tare/runtime/program"
+)
+
+// openTerminal makes a pseudoterminal on the container's own devpts. The other
+// end is opened through the first, so no name is looked up between the two.
+type openTerminal struct {
+	Root          FD
+	Master, Slave FD
+}
+
+func (o openTerminal) String() string {
+	return fmt.Sprintf("open terminal = %v, %v", o.Master, o.Slave)
+}
+
+func (o openTerminal) lower(l *lowering) {
+	l.openIn(l.fd(o.Root), "dev/pts/ptmx", linux.O_RDWR|linux.O_NOCTTY, 0).Into(l.fd(o.Master))
+	l.b.Call("ioctl", l.fd(o.Master), program.Const(linux.TIOCSPTLCK), l.b.Bytes(make([]byte, 8)))
+	l.b.Call("ioctl", l.fd(o.Master), program.Const(linux.TIOCGPTPEER),
+		program.Const(linux.O_RDWR|linux.O_NOCTTY|linux.O_CLOEXEC)).Into(l.fd(o.Slave))
+}
+
+// resizeTerminal sets the terminal's size in characters.
+type resizeTerminal struct {
+	Terminal      FD
+	Height, Width uint16
+}
+
+func (o resizeTerminal) String() string {
+	return fmt.Sprintf("resize %v to %d x %d", o.Terminal, o.Width, o.Height)
+}
+
+func (o resizeTerminal) lower(l *lowering) {
+	size := l.b.Bytes(le32(uint32(o.Height)|uint32(o.Width)<<16, 0))
+	l.b.Call("ioctl", l.fd(o.Terminal), program.Const(linux.TIOCSWINSZ), size)
+}
+
+// bindTerminal mounts the terminal on a file of the container: /dev/console.
+type bindTerminal struct {
+	Terminal FD
+	To       FD
+}
+
+func (o bindTerminal) String() string { return fmt.Sprintf("bind %v to %v", o.Terminal, o.To) }
+
+func (o bindTerminal) lower(l *lowering) {
+	tree := l.b.Call("open_tree", l.fd(o.Terminal), l.str(""),
+		program.Const(linux.OPEN_TREE_CLONE|linux.OPEN_TREE_CLOEXEC|linux.AT_EMPTY_PATH)).Result()
+	l.b.Call("move_mount", tree, l.str(""), l.fd(o.To), l.str(""),
+		program.Const(linux.MOVE_MOUNT_F_EMPTY_PATH|linux.MOVE_MOUNT_T_EMPTY_PATH))
+	l.close(tree)
+	l.close(l.fd(o.To))
+}
+
+// sendTerminal passes the terminal's master to whoever holds the console
+// socket, in one message with the descriptor as its ancillary data.
+type sendTerminal struct{ Socket, Master FD }
+
+func (o sendTerminal) String() string { return fmt.Sprintf("send %v over %v", o.Master, o.Socket) }
+
+func (o sendTerminal) lower(l *lowering) {
+	const (
+		name   = "/dev/ptmx"
+		header = 16 // struct cmsghdr
+	)
+	iov := l.b.Words(l.str(name), program.Const(len(name)))
+	// struct cmsghdr {len, level | type}, then the descriptor and padding.
+	control := l.b.Words(program.Const(header+4), program.Const(uint64(linux.SOL_SOCKET)|linux.SCM_RIGHTS<<32), l.fd(o.Master))
+	message := l.b.Words(program.Const(0), program.Const(0), iov, program.Const(1), control, program.Const(header+8), program.Const(0))
+	l.b.Call("sendmsg", l.fd(o.Socket), message, program.Const(0))
+	l.close(l.fd(o.Master))
+	l.close(l.fd(o.Socket))
+}
+
+// useTerminal makes the terminal the controlling one and stdio.
+type useTerminal struct {
+	Terminal FD
+	UID      uint32
+}
+
+func (o useTerminal) String() string {
+	return fmt.Sprintf("use %v as stdio, owner %d", o.Terminal, o.UID)
+}
+
+func (o useTerminal) lower(l *lowering) {
+	t := l.fd(o.Terminal)
+	if o.UID != 0 {
+		l.b.Call("fchown", t, program.Const(o.UID), program.Const(^uint32(0)))
+	}
+	l.b.Call("ioctl", t, program.Const(linux.TIOCSCTTY), program.Const(0))
+	for i := range 3 {
+		l.b.Call("dup3", t, program.Const(i), program.Const(0))
+	}
+	l.close(t)
+}

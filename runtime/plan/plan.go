@@ -1,0 +1,209 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/tare-oci/tare/runtime/linux"
+	"github.com/tare-oci/tare/runtime/program"
+)
+
+// A Plan is everything the container's first process does until it executes
+// the user's program, and what it has to be started with.
+type Plan struct {
+	// GOARCH is the architecture it is for.
+	GOARCH string
+	// Namespaces are the CLONE_NEW* flags the process is cloned with.
+	Namespaces uint64
+	// Files are the descriptors 0, 1, 2… the process is started with.
+	Files []File
+	// Steps run in order.
+	Steps []Step
+	// Rlimits are those that the parent sets while the process waits for it.
+	Rlimits []Rlimit
+	// Warnings are what the configuration asks for and cannot be granted,
+	// where the specification wants a warning instead of an error.
+	Warnings []string
+
+	slots int
+}
+
+// A Step is one operation and where it comes from.
+type Step struct {
+	Op Op
+	// Field is the path in config.json, such as "mounts[2].options", or empty
+	// for what every container needs.
+	Field string
+}
+
+// A Rlimit is a resource limit of the process.
+type Rlimit struct {
+	Resource   int
+	Soft, Hard uint64
+	// Field is where in config.json it comes from.
+	Field string
+}
+
+// An Op is one operation of a plan. String begins with the operation's name.
+type Op interface {
+	fmt.Stringer
+	lower(*lowering)
+}
+
+// An FD is a file descriptor of the process: one it is started with, or the
+// result of an earlier step.
+type FD struct {
+	name     string
+	number   int  // of the descriptor, or of the variable that takes it
+	variable bool // whether it is the result of a step
+}
+
+// String is the descriptor's name in the plan.
+func (f FD) String() string { return "<" + f.name + ">" }
+
+// FileKind says what a descriptor that the process starts with is.
+type FileKind string
+
+// The kinds of File.
+const (
+	Stdio     FileKind = "stdio"     // Index 0, 1 or 2 of the caller
+	Preserved FileKind = "preserved" // Index-th of --preserve-fds
+	SyncPipe  FileKind = "sync"      // socket to the parent: reports, and its answers
+	StartGate FileKind = "start"     // listening socket that start connects to
+	Console   FileKind = "console"   // socket that takes the terminal's master
+	Cgroup    FileKind = "cgroup"    // Index-th file of cgroup membership
+	Namespace FileKind = "namespace" // Path of a namespace to join
+	Tree      FileKind = "tree"      // detached copy of the mounts at Path, made by the parent
+)
+
+// A File is one descriptor that the process is started with.
+type File struct {
+	Kind FileKind
+	// Index distinguishes files of one kind.
+	Index int
+	// Path is what the parent opens: kinds Namespace and Tree.
+	Path string
+	// Recursive takes all mounts below Path: kind Tree.
+	Recursive bool
+	// Field is where in config.json it comes from.
+	Field string
+}
+
+// String describes the file.
+func (f File) String() string {
+	switch f.Kind {
+	case Stdio, Preserved, Cgroup:
+		return fmt.Sprintf("%s %d", f.Kind, f.Index)
+	case Namespace, Tree:
+		return fmt.Sprintf("%s %q", f.Kind, f.Path)
+	}
+	return string(f.Kind)
+}
+
+// Program lowers the plan to a program image.
+func (p *Plan) Program() (*program.Image, error) {
+	l := newLowering(p)
+	for i, s := range p.Steps {
+		l.begin(i)
+		s.Op.lower(l)
+	}
+	l.finish()
+	return l.b.Image()
+}
+
+// Print writes the plan for people: a line for a step, with the field of
+// config.json behind it. With calls, the system calls of each step follow it.
+func (p *Plan) Print(w io.Writer, calls bool) error {
+	var out strings.Builder
+	fmt.Fprintf(&out, "clone %s\n", strings.Join(namespaceNames(p.Namespaces), " "))
+	for i, f := range p.Files {
+		fmt.Fprintf(&out, "  fd %d: %s\n", i, withField(f.String(), f.Field))
+	}
+	byStep, err := p.callsByStep(calls)
+	if err != nil {
+		return err
+	}
+	for i, s := range p.Steps {
+		fmt.Fprintf(&out, "%s\n", withField(s.Op.String(), s.Field))
+		for _, c := range byStep[i] {
+			fmt.Fprintf(&out, "      %s\n", c)
+		}
+	}
+	for _, warning := range p.Warnings {
+		fmt.Fprintf(&out, "warning: %s\n", warning)
+	}
+	_, err = io.WriteString(w, out.String())
+	return err
+}
+
+func (p *Plan) callsByStep(wanted bool) (map[int][]string, error) {
+	if !wanted {
+		return nil, nil
+	}
+	im, err := p.Program()
+	if err != nil {
+		return nil, err
+	}
+	byStep := map[int][]string{}
+	for step, text := range im.Calls {
+		byStep[step] = append(byStep[step], text)
+	}
+	return byStep, nil
+}
+
+func withField(text, field string) string {
+	if field == "" {
+		return text
+	}
+	return fmt.Sprintf("%-72s # %s", text, field)
+}
+
+func namespaceNames(flags uint64) []string {
+	var names []string
+	for _, n := range linux.Namespaces() {
+		if flags&n.CloneFlag != 0 {
+			names = append(names, string(n.Type))
+		}
+	}
+	return names
+}
+
+// MarshalJSON prints the plan for machines: namespaces, files and steps, each
+// step with its operation, text, field and system calls.
+func (p *Plan) MarshalJSON() ([]byte, error) {
+	type step struct {
+		Op    string   `json:"op"`
+		Text  string   `json:"text"`
+		Field string   `json:"field,omitempty"`
+		Calls []string `json:"calls"`
+	}
+	type file struct {
+		FD    int      `json:"fd"`
+		Kind  FileKind `json:"kind"`
+		Path  string   `json:"path,omitempty"`
+		Field string   `json:"field,omitempty"`
+	}
+	byStep, err := p.callsByStep(true)
+	if err != nil {
+		return nil, err
+	}
+	files := make([]file, len(p.Files))
+	for i, f := range p.Files {
+		files[i] = file{i, f.Kind, f.Path, f.Field}
+	}
+	steps := make([]step, len(p.Steps))
+	for i, s := range p.Steps {
+		text := s.Op.String()
+		name, _, _ := strings.Cut(text, " ")
+		steps[i] = step{name, text, s.Field, byStep[i]}
+	}
+	return json.Marshal(struct {
+		Arch       string   `json:"arch"`
+		Namespaces []string `json:"namespaces"`
+		Files      []file   `json:"files"`
+		Steps      []step   `json:"steps"`
+		Warnings   []string `json:"warnings,omitempty"`
+	}{p.GOARCH, namespaceNames(p.Namespaces), files, steps, p.Warnings})
+}
