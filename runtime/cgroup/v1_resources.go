@@ -52,7 +52,24 @@ func planV1(r *specs.LinuxResources) *plan {
 	return p
 }
 
+// checkMemory holds what both versions ask of memory limits.
+func (p *plan) checkMemory(m *specs.LinuxMemory) {
+	for _, l := range []struct {
+		field string
+		value *int64
+	}{{"limit", m.Limit}, {"reservation", m.Reservation}, {"swap", m.Swap}, {"kernelTCP", m.KernelTCP}} {
+		if l.value != nil && *l.value < -1 {
+			p.invalid("memory."+l.field, itoa(*l.value)+" is neither a size nor -1 for unlimited")
+		}
+	}
+	if m.UseHierarchy != nil && !*m.UseHierarchy {
+		p.refuse("memory.useHierarchy", "since Linux 5.11 accounting is always hierarchical")
+	}
+	// memory.kernel is ignored: the kernel took the limit out in 5.16, and the specification allows it.
+}
+
 func (p *plan) memoryV1(m *specs.LinuxMemory) {
+	p.checkMemory(m)
 	p.group()
 	if set(m.Limit) {
 		p.add("memory.limit", "memory", "memory.limit_in_bytes", itoa(*m.Limit))
@@ -70,7 +87,6 @@ func (p *plan) memoryV1(m *specs.LinuxMemory) {
 	if set(m.KernelTCP) {
 		p.one("memory.kernelTCP", "memory", "memory.kmem.tcp.limit_in_bytes", itoa(*m.KernelTCP))
 	}
-	// memory.kernel is ignored: the kernel took the limit out in 5.16, and the specification allows it.
 	if m.Swappiness != nil {
 		if *m.Swappiness > 100 {
 			p.invalid("memory.swappiness", utoa(*m.Swappiness)+" is not between 0 and 100")
@@ -79,14 +95,6 @@ func (p *plan) memoryV1(m *specs.LinuxMemory) {
 	}
 	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
 		p.one("memory.disableOOMKiller", "memory", "memory.oom_control", "1")
-	}
-	p.hierarchy(m)
-}
-
-// hierarchy refuses memory accounting that leaves nested cgroups out, which Linux 5.11 gave up.
-func (p *plan) hierarchy(m *specs.LinuxMemory) {
-	if m.UseHierarchy != nil && !*m.UseHierarchy {
-		p.refuse("memory.useHierarchy", "since Linux 5.11 accounting is always hierarchical")
 	}
 }
 

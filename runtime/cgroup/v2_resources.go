@@ -52,6 +52,7 @@ func planV2(r *specs.LinuxResources) *plan {
 }
 
 func (p *plan) memoryV2(m *specs.LinuxMemory) {
+	p.checkMemory(m)
 	limit, total := number(m.Limit), number(m.Swap)
 	if limit != 0 {
 		p.one("memory.limit", "memory", "memory.max", orMax(limit))
@@ -72,7 +73,6 @@ func (p *plan) memoryV2(m *specs.LinuxMemory) {
 	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
 		p.refuse("memory.disableOOMKiller", "cgroup v2 has no such setting")
 	}
-	p.hierarchy(m)
 }
 
 // swapV2 converts version 1's limit of memory and swap together to version 2's of swap alone; ok is false where there is
