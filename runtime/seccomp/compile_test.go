@@ -20,11 +20,19 @@ func load(t testing.TB, name string) *specs.LinuxSeccomp {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var p specs.LinuxSeccomp
-	if err := json.Unmarshal(text, &p); err != nil {
+	p, err := decodeProfile(text)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return &p
+	return p
+}
+
+func decodeProfile(text []byte) (*specs.LinuxSeccomp, error) {
+	var p specs.LinuxSeccomp
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, err
+	}
+	return &p, nil
 }
 
 func mustCompile(t testing.TB, p *specs.LinuxSeccomp, native linux.Arch) Program {

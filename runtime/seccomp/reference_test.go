@@ -267,7 +267,7 @@ var (
 	someNames = []string{
 		"read", "open", "openat", "socket", "connect", "accept4", "socketcall", "ipc", "semop", "shmat", "personality",
 		"clone", "clone3", "ioctl", "execve", "mq_notify", "cacheflush", "set_tls", "get_tls", "breakpoint",
-		"statx", "openat2", "mseal", "no_such_call", "setup", "uselib", "getpid", "kill", "close", "dup",
+		"statx", "openat2", "fsopen", "no_such_call", "setup", "uselib", "getpid", "kill", "close", "dup",
 	}
 	someValues = []uint64{
 		0, 1, 2, 3, 5, 8, 40, 0x7e020000, 0xfffffffe, 0xffffffff, 1 << 32, 1<<32 | 1, 5 << 32, 5<<32 | 5,
