@@ -50,8 +50,8 @@ type Reference struct {
 
 // ParseReference reads host[:port]/path[:tag][@digest] with the short names
 // people use: "debian" is docker.io/library/debian, and what stands before the
-// first slash is a host only when it looks like one (has a dot, a colon, a
-// capital or is "localhost"). ParseReference(r.String()) is r.
+// first slash is a host only when it looks like one: has a dot or a colon, or
+// is "localhost". ParseReference(r.String()) is r.
 func ParseReference(s string) (Reference, error) {
 	r, err := parseReference(s)
 	if err != nil {
@@ -97,7 +97,7 @@ func parseReference(s string) (r Reference, err error) {
 
 func splitHost(name string) (host, path string) {
 	first, rest, ok := strings.Cut(name, "/")
-	if ok && (strings.ContainsAny(first, ".:[") || first == "localhost" || first != strings.ToLower(first)) {
+	if ok && (strings.ContainsAny(first, ".:[") || first == "localhost") {
 		return first, rest
 	}
 	return defaultHost, name

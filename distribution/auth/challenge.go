@@ -131,18 +131,19 @@ func (p *challengeParser) value() (string, bool) {
 	}
 	var b strings.Builder
 	for i := 0; i < len(p.rest); i++ {
-		switch c := p.rest[i]; {
-		case c == '"':
+		c := p.rest[i]
+		if c == '"' {
 			p.rest = p.rest[i+1:]
 			return b.String(), true
-		case c == '\\' && i+1 < len(p.rest):
-			i++
-			b.WriteByte(p.rest[i])
-		case c < ' ' && c != '\t' || c == 0x7f:
-			return "", false
-		default:
-			b.WriteByte(c)
 		}
+		if c == '\\' && i+1 < len(p.rest) {
+			i++
+			c = p.rest[i]
+		}
+		if c < ' ' && c != '\t' || c == 0x7f {
+			break
+		}
+		b.WriteByte(c)
 	}
 	return "", false
 }
