@@ -73,6 +73,7 @@ func TestChangeKeepsWhatItDoesNotKnow(t *testing.T) {
 	if _, err := s.Resolve(ctx, "odd"); err == nil || !strings.Contains(err.Error(), "manifests[2].digest") {
 		t.Errorf("resolve of an entry that can't be used: %v", err)
 	}
+	p.Close()
 	if _, err := s.GC(ctx, GCOptions{}); err == nil {
 		t.Error("GC went on though it can't know what an entry leads to")
 	}

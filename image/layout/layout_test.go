@@ -433,7 +433,7 @@ func TestFsckAndGC(t *testing.T) {
 		images[name] = desc
 	}
 	absent := describe(v1.MediaTypeImageManifest, []byte("absent"))
-	text := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d},{"mediaType":%[1]q,"digest":%q,"size":9}]}`,
+	text := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d},{"mediaType":%[1]q,"digest":%[4]q,"size":9}]}`,
 		v1.MediaTypeImageManifest, images["indexed"].Digest, images["indexed"].Size, absent.Digest)
 	sparse, err := p.Put(ctx, v1.MediaTypeImageIndex, []byte(text))
 	if err != nil {
