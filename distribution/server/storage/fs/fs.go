@@ -250,11 +250,11 @@ func (o *Objects) List(_ context.Context, dir, after string, n int) ([]string, e
 // between its making and the rename, by a Delete that found it empty.
 func (o *Objects) rename(from, to string) error {
 	dir := filepath.Dir(to)
-	for range 10 {
-		if err := o.makeDir(dir); err != nil {
-			return err
+	for range 100 {
+		err := o.makeDir(dir)
+		if err == nil {
+			err = os.Rename(from, to)
 		}
-		err := os.Rename(from, to)
 		if err == nil {
 			return o.syncDir(dir)
 		}

@@ -1,0 +1,88 @@
+package fs
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tare-oci/tare/distribution/server/storage"
+	"github.com/tare-oci/tare/distribution/server/storage/storagetest"
+)
+
+func open(t *testing.T, dir string) *Objects {
+	t.Helper()
+	o, err := New(dir, Options{NoSync: testing.Short()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestContract(t *testing.T) {
+	storagetest.Run(t, func(t *testing.T) storage.Objects { return open(t, t.TempDir()) })
+}
+
+// A failed Put leaves the old object, and no temporary file.
+func TestNothingLeftBehind(t *testing.T) {
+	dir := t.TempDir()
+	o := open(t, dir)
+	if err := o.Put(t.Context(), "a", []byte("object")); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Put(t.Context(), "a/b", []byte("cannot be below an object")); err == nil {
+		t.Error("Put below an object")
+	}
+	left, err := os.ReadDir(filepath.Join(dir, newDir))
+	if err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+}
+
+// TestFull fills a small file system: the error says so, the space of the
+// failed request is given back, and service goes on.
+func TestFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: mounting a small file system needs root")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tare-test", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	o := open(t, dir)
+	free := func() uint64 {
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Bfree
+	}
+	if n, err := o.AppendStream(t.Context(), "id", 0, strings.NewReader("start")); n != 5 || err != nil {
+		t.Fatal(n, err)
+	}
+	before := free()
+	endless := io.LimitReader(zeros{}, 64<<20)
+	if n, err := o.AppendStream(t.Context(), "id", 5, endless); n != 0 || !errors.Is(err, storage.ErrNoSpace) {
+		t.Errorf("%d bytes kept, %v", n, err)
+	}
+	if after := free(); after != before {
+		t.Errorf("%d blocks free, %d before", after, before)
+	}
+	if err := o.Put(t.Context(), "big", make([]byte, 8<<20)); !errors.Is(err, storage.ErrNoSpace) {
+		t.Error(err)
+	}
+	if after := free(); after != before {
+		t.Errorf("%d blocks free, %d before", after, before)
+	}
+	if err := o.CommitStream(t.Context(), "id", 5, "blob"); err != nil {
+		t.Error(err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -1,0 +1,352 @@
+// Package storagetest is the contract of storage.Objects as tests: what a
+// driver must do for a registry of the OCI Distribution Spec to stand on it.
+package storagetest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+
+	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/server/storage"
+)
+
+// Run tests a driver. open gives an empty one; it is called for each test.
+func Run(t *testing.T, open func(t *testing.T) storage.Objects) {
+	for name, test := range map[string]func(*suite){
+		"Objects":       (*suite).testObjects,
+		"Missing":       (*suite).testMissing,
+		"List":          (*suite).testList,
+		"PutReplaces":   (*suite).testPutReplaces,
+		"Stream":        (*suite).testStream,
+		"StreamRewind":  (*suite).testStreamRewind,
+		"StreamFailing": (*suite).testStreamFailing,
+		"StreamCommit":  (*suite).testStreamCommit,
+		"PutAndDelete":  (*suite).testPutAndDelete,
+		"BadKeys":       (*suite).testBadKeys,
+	} {
+		t.Run(name, func(t *testing.T) { test(&suite{t, t.Context(), open(t)}) })
+	}
+}
+
+type suite struct {
+	*testing.T
+	ctx context.Context
+	storage.Objects
+}
+
+func (s *suite) put(key, value string) {
+	s.Helper()
+	if err := s.Put(s.ctx, key, []byte(value)); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// read reads an object in each of the ways there are.
+func (s *suite) read(key string) string {
+	s.Helper()
+	got, err := s.Get(s.ctx, key, 1<<30)
+	if err != nil {
+		s.Fatal(err)
+	}
+	r, size, err := s.Open(s.ctx, key)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer r.Close()
+	streamed, err := io.ReadAll(r)
+	stat, statErr := s.Stat(s.ctx, key)
+	if err != nil || statErr != nil || !bytes.Equal(got, streamed) || size != int64(len(got)) || stat != size {
+		s.Fatalf("%s: Get %d bytes, Open %d of %d, Stat %d: %v, %v", key, len(got), len(streamed), size, stat, err, statErr)
+	}
+	return string(got)
+}
+
+func (s *suite) want(got, want string) {
+	s.Helper()
+	if got != want {
+		s.Fatalf("got %q, want %q", clip(got), clip(want))
+	}
+}
+
+func (s *suite) wantErr(err, want error) {
+	s.Helper()
+	if !errors.Is(err, want) {
+		s.Fatalf("got error %v, want %v", err, want)
+	}
+}
+
+func clip(x string) string {
+	if len(x) > 40 {
+		return fmt.Sprintf("%s… (%d bytes)", x[:40], len(x))
+	}
+	return x
+}
+
+func random(n int) string {
+	b := make([]byte, n)
+	rand.Read(b)
+	return string(b)
+}
+
+func (s *suite) testObjects() {
+	for _, value := range []string{"", "x", random(3 << 20)} {
+		for _, key := range []string{"a", "b/c", "b/d/e/f", "b/c,d_-.", strings.Repeat("n", 255) + "/" + strings.Repeat("m", 255)} {
+			s.put(key, value)
+			s.want(s.read(key), value)
+		}
+	}
+	s.put("limit", "12345")
+	if _, err := s.Get(s.ctx, "limit", 5); err != nil {
+		s.Fatal(err)
+	}
+	_, err := s.Get(s.ctx, "limit", 4)
+	s.wantErr(err, distribution.ErrTooLarge)
+
+	r, _, err := s.Open(s.ctx, "limit")
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer r.Close()
+	r.Seek(3, io.SeekStart)
+	rest, _ := io.ReadAll(r)
+	s.want(string(rest), "45")
+
+	if err := s.Delete(s.ctx, "b/c"); err != nil {
+		s.Fatal(err)
+	}
+	_, err = s.Get(s.ctx, "b/c", 10)
+	s.wantErr(err, storage.ErrNotExist)
+	s.read("b/d/e/f")
+}
+
+func (s *suite) testMissing() {
+	s.put("dir/object", "x")
+	for _, key := range []string{"no", "no/where", "dir", "dir/object/below", "dir/" + strings.Repeat("n", 300)} {
+		_, err := s.Get(s.ctx, key, 10)
+		s.wantErr(err, storage.ErrNotExist)
+		_, _, err = s.Open(s.ctx, key)
+		s.wantErr(err, storage.ErrNotExist)
+		_, err = s.Stat(s.ctx, key)
+		s.wantErr(err, storage.ErrNotExist)
+		s.wantErr(s.Delete(s.ctx, key), storage.ErrNotExist)
+	}
+	_, err := s.AppendStream(s.ctx, "none", 5, strings.NewReader("x"))
+	s.wantErr(err, storage.ErrNotExist)
+	s.wantErr(s.CommitStream(s.ctx, "none", 0, "x"), storage.ErrNotExist)
+	if err := s.DiscardStream(s.ctx, "none"); err != nil {
+		s.Fatal(err)
+	}
+	s.read("dir/object")
+}
+
+func (s *suite) testList() {
+	names := []string{"-", "0", "A", "Z", "_", "a", "a.b", "aa", "z"}
+	for i := range names {
+		s.put("d/"+names[len(names)-1-i], "")
+	}
+	s.put("d/dir/below", "")
+	s.put("dd/other", "")
+	names = append(names, "dir")
+	slices.Sort(names)
+	for after := range len(names) + 1 {
+		for n := range len(names) + 2 {
+			from := ""
+			if after > 0 {
+				from = names[after-1]
+			}
+			got, err := s.List(s.ctx, "d", from, n)
+			want := names[after:min(after+n, len(names))]
+			if err != nil || !slices.Equal(got, want) {
+				s.Fatalf("List(d, %q, %d) = %q, %v; want %q", from, n, got, err, want)
+			}
+		}
+	}
+	if got, err := s.List(s.ctx, "d", "ab", 1); err != nil || !slices.Equal(got, []string{"dir"}) {
+		s.Fatal(got, err)
+	}
+	for _, dir := range []string{"none", "d/none", "d/a"} {
+		if got, err := s.List(s.ctx, dir, "", 10); err != nil || len(got) > 0 {
+			s.Fatal(dir, got, err)
+		}
+	}
+	if err := s.Delete(s.ctx, "d/dir/below"); err != nil {
+		s.Fatal(err)
+	}
+	if got, err := s.List(s.ctx, "d", "a.b", 2); err != nil || !slices.Equal(got, []string{"aa", "z"}) {
+		s.Fatalf("after Delete: %q, %v", got, err)
+	}
+}
+
+// A reader sees one version whole, however often the object is replaced.
+func (s *suite) testPutReplaces() {
+	version := func(i int) string { return strings.Repeat(string(rune('a'+i%26)), 100_000+i%26) }
+	s.put("key", version(0))
+	var writers sync.WaitGroup
+	done := make(chan struct{})
+	for w := range 2 {
+		writers.Go(func() {
+			for i := range 50 {
+				if err := s.Put(s.ctx, "key", []byte(version(w*7+i))); err != nil {
+					s.Error(err)
+				}
+			}
+		})
+	}
+	go func() { writers.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		r, size, err := s.Open(s.ctx, "key")
+		if err != nil {
+			s.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		r.Close()
+		if err != nil || int64(len(got)) != size || string(got) != version(len(got)-100_000) {
+			s.Fatalf("%d of %d bytes, %v: not one version", len(got), size, err)
+		}
+	}
+}
+
+func (s *suite) append(id string, offset int64, data string) {
+	s.Helper()
+	n, err := s.AppendStream(s.ctx, id, offset, strings.NewReader(data))
+	if err != nil || n != int64(len(data)) {
+		s.Fatalf("AppendStream at %d: %d of %d bytes, %v", offset, n, len(data), err)
+	}
+}
+
+func (s *suite) commit(id string, size int64, key string) {
+	s.Helper()
+	if err := s.CommitStream(s.ctx, id, size, key); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *suite) testStream() {
+	parts := []string{random(1), random(5 << 20), "", random(100), random(7 << 20)}
+	var all string
+	for _, part := range parts {
+		s.append("id", int64(len(all)), part)
+		all += part
+	}
+	s.append("other", 0, "not this")
+	if _, err := s.Stat(s.ctx, "blob/data"); err == nil {
+		s.Fatal("there before its commit")
+	}
+	s.commit("id", int64(len(all)), "blob/data")
+	s.want(s.read("blob/data"), all)
+	s.wantErr(s.CommitStream(s.ctx, "id", 0, "again"), storage.ErrNotExist)
+	_, err := s.AppendStream(s.ctx, "id", 1, strings.NewReader("x"))
+	s.wantErr(err, storage.ErrNotExist)
+
+	s.append("empty", 0, "")
+	s.commit("empty", 0, "blob/empty")
+	s.want(s.read("blob/empty"), "")
+
+	if err := s.DiscardStream(s.ctx, "other"); err != nil {
+		s.Fatal(err)
+	}
+	s.wantErr(s.CommitStream(s.ctx, "other", 8, "x"), storage.ErrNotExist)
+}
+
+func (s *suite) testStreamRewind() {
+	s.append("id", 0, "0123456789")
+	s.append("id", 4, "abc")
+	s.commit("id", 7, "a")
+	s.want(s.read("a"), "0123abc")
+
+	s.append("id", 0, "first")
+	s.append("id", 0, "second")
+	s.commit("id", 3, "b") // no more than asked for
+	s.want(s.read("b"), "sec")
+
+	s.append("id", 0, "0123")
+	_, err := s.AppendStream(s.ctx, "id", 5, strings.NewReader("x"))
+	s.wantErr(err, storage.ErrOffset)
+	s.wantErr(s.CommitStream(s.ctx, "id", 5, "c"), storage.ErrOffset)
+}
+
+// What a broken connection brought is kept.
+func (s *suite) testStreamFailing() {
+	broken := errors.New("broken")
+	first := random(1 << 20)
+	n, err := s.AppendStream(s.ctx, "id", 0, io.MultiReader(strings.NewReader(first), iotest.ErrReader(broken)))
+	s.wantErr(err, broken)
+	if n != int64(len(first)) {
+		s.Fatalf("%d of %d bytes kept", n, len(first))
+	}
+	s.append("id", n, "rest")
+	s.commit("id", n+4, "a")
+	s.want(s.read("a"), first+"rest")
+}
+
+func (s *suite) testStreamCommit() {
+	s.append("one", 0, "same")
+	s.append("two", 0, "same")
+	s.commit("one", 4, "deep/in/there")
+	r, _, err := s.Open(s.ctx, "deep/in/there")
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer r.Close()
+	s.commit("two", 4, "deep/in/there")
+	got, err := io.ReadAll(r)
+	if err != nil || string(got) != "same" {
+		s.Fatal(string(got), err)
+	}
+	s.want(s.read("deep/in/there"), "same")
+}
+
+// A directory that one request empties is where another puts something.
+func (s *suite) testPutAndDelete() {
+	var group sync.WaitGroup
+	for w := range 4 {
+		group.Go(func() {
+			key := fmt.Sprintf("deep/dir/key%d", w)
+			for range 50 {
+				if err := s.Put(s.ctx, key, []byte("x")); err != nil {
+					s.Error(err)
+					return
+				}
+				if err := s.Delete(s.ctx, key); err != nil {
+					s.Error(err)
+					return
+				}
+			}
+			if err := s.Put(s.ctx, key, []byte("x")); err != nil {
+				s.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if got, err := s.List(s.ctx, "deep/dir", "", 10); err != nil || len(got) != 4 {
+		s.Fatal(got, err)
+	}
+}
+
+func (s *suite) testBadKeys() {
+	for _, key := range []string{"", ".", "..", "../x", "a/../b", "/a", "a//b", "a/"} {
+		if err := s.Put(s.ctx, key, []byte("x")); err == nil {
+			s.Errorf("Put took the key %q", key)
+		}
+		if _, err := s.Get(s.ctx, key, 10); err == nil {
+			s.Errorf("Get took the key %q", key)
+		}
+		if _, err := s.AppendStream(s.ctx, key, 0, strings.NewReader("x")); err == nil {
+			s.Errorf("AppendStream took the id %q", key)
+		}
+	}
+}
