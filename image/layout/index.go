@@ -53,6 +53,14 @@ func parseIndex(data []byte) (*index, error) {
 	if err := image.Unmarshal(data, &x.fields); err != nil {
 		return nil, fmt.Errorf("%s: %w", indexFile, err)
 	}
+	// Some readers would take such a field for ours, others would not.
+	for _, ours := range []string{"schemaVersion", "manifests"} {
+		for key := range x.fields {
+			if key != ours && strings.EqualFold(key, ours) {
+				return nil, fmt.Errorf("%s: ambiguous: the key %q is not %q", indexFile, key, ours)
+			}
+		}
+	}
 	var raws []json.RawMessage
 	if m, ok := x.fields["manifests"]; ok {
 		if err := json.Unmarshal(m, &raws); err != nil {
