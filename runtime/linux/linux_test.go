@@ -151,6 +151,11 @@ func TestSyscallNamesAgree(t *testing.T) {
 		if got, ok := LookupSyscall(id.Name()); !ok || got != id {
 			t.Errorf("%s: found at %d, %v; want %d", id.Name(), got, ok, id)
 		}
+		for _, previous := range []SyscallID{-9, id - 8, id - 1, id, id + 1, syscallCount} {
+			if got, ok := LookupSyscallAfter(previous, id.Name()); !ok || got != id {
+				t.Errorf("%s after %d: found at %d, %v; want %d", id.Name(), previous, got, ok, id)
+			}
+		}
 		for a := ArchUnknown + 1; a < archCount; a++ {
 			n, ok := SyscallNumber(a, id.Name())
 			if !ok {

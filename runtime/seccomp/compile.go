@@ -55,6 +55,7 @@ type compiler struct {
 	notifies      bool
 	abis          []abi // native first
 	verdicts      []verdict
+	lastID        linux.SyscallID // where the last name was found
 }
 
 // verdict is what happens to a system call: an action, or rules that are tried
@@ -177,7 +178,10 @@ func (c *compiler) addEntry(s *specs.LinuxSyscall) error {
 
 // addName applies an entry to one system call on every ABI that has it.
 func (c *compiler) addName(name string, e *entry) error {
-	id, known := linux.LookupSyscall(name)
+	id, known := linux.LookupSyscallAfter(c.lastID, name)
+	if known {
+		c.lastID = id
+	}
 	for i := range c.abis {
 		arch := c.abis[i].arch
 		nr, ok := 0, false
@@ -345,7 +349,7 @@ func (c *compiler) section(a *assembler, abi int) target {
 
 // spans lists the verdicts over all numbers of an audited architecture.
 func (c *compiler) spans(i int) []span {
-	s := c.appendABI(make([]span, 0, 256), i)
+	s := c.appendABI(make([]span, 0, 160), i)
 	if c.abis[i].arch != linux.ArchX86_64 {
 		return s
 	}
