@@ -14,6 +14,7 @@ const (
 	SignalRTMax = 64
 )
 
+// Signals that the runtime itself sends or waits for.
 const (
 	SIGHUP  = 1
 	SIGINT  = 2

@@ -141,11 +141,13 @@ func addRule(rules []rule, r rule) []rule {
 	return append(rules, r)
 }
 
-// order sorts rules into the order in which they are tried, in place. Where
-// all have the same action that is the profile's. Otherwise it is libseccomp's, in which
-// a rule on a later argument comes before one on an earlier, equality before
-// ranges, narrow ranges before wide ones, and a rule with more conditions before one with
-// only the first of them.
+// order sorts rules into the order in which they are tried, in place. Where all
+// have the same action that is the profile's own, and does not matter. Otherwise
+// it is libseccomp's: a rule on a later argument comes before one on an earlier,
+// equality before ranges, narrow ranges before wide ones, and a rule with more
+// conditions before one with only the first of them. (That is what libseccomp
+// means to do. For some unions of ranges on one call 2.5.4 emits code that
+// misses matches; here a rule that matches always counts.)
 func order(rules []rule) {
 	for i := range rules {
 		if rules[i].action != rules[0].action {
