@@ -43,7 +43,7 @@ type Change struct {
 	Layers      []Layer           // to put on top, the lowest first
 	Config      func(*v1.Image)   // edits the configuration, but for RootFS and History
 	History     []v1.History      // of the edits: entries without a layer, after those of Layers
-	Created     *time.Time        // nil keeps the base's
+	Created     *time.Time        // of the image, and of new history without a time of its own; nil keeps the base's
 	Annotations map[string]string // of the manifest, to add or replace; an empty value removes
 }
 
@@ -135,8 +135,7 @@ func (c *Change) config(old *source) ([]byte, v1.Platform, error) {
 	}
 	cfg.RootFS, cfg.History = rootFS, history
 	if c.Created != nil {
-		utc := c.Created.UTC()
-		cfg.Created = &utc
+		cfg.Created = utc(c.Created)
 	}
 	if err := c.addLayers(&cfg); err != nil {
 		return nil, v1.Platform{}, err
@@ -154,7 +153,7 @@ func (c *Change) addLayers(cfg *v1.Image) error {
 		// History is optional, but where it is, other tools count it
 		// against the layers.
 		for n := layersIn(cfg.History); n < len(cfg.RootFS.DiffIDs); n++ {
-			cfg.History = append(cfg.History, v1.History{Comment: "not recorded"})
+			cfg.History = append(cfg.History, v1.History{Created: cfg.Created, Comment: "not recorded"})
 		}
 	}
 	for i, l := range c.Layers {
@@ -165,14 +164,29 @@ func (c *Change) addLayers(cfg *v1.Image) error {
 			return fmt.Errorf("new layer %d: DiffID: %w", i, err)
 		}
 		l.History.EmptyLayer = false
+		if l.History.Created == nil {
+			l.History.Created = utc(c.Created)
+		}
 		cfg.RootFS.DiffIDs = append(cfg.RootFS.DiffIDs, l.DiffID)
 		cfg.History = append(cfg.History, l.History)
 	}
 	for _, h := range c.History {
 		h.EmptyLayer = true
+		if h.Created == nil {
+			h.Created = utc(c.Created)
+		}
 		cfg.History = append(cfg.History, h)
 	}
 	return nil
+}
+
+// utc is the same time in the form that does not depend on where we are.
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
 }
 
 func layersIn(history []v1.History) int {

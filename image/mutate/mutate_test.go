@@ -85,7 +85,7 @@ func TestFromNothing(t *testing.T) {
 	}
 	// The bytes are part of the contract: they are what reproducible means.
 	const want = `{"architecture":"arm64","config":{"Cmd":["/tare"],"Labels":{"a":"1","b":"2"}},"created":"2025-01-02T02:04:05Z",` +
-		`"history":[{"created_by":"one"},{"created_by":"CMD","empty_layer":true}],"os":"linux",` +
+		`"history":[{"created":"2025-01-02T02:04:05Z","created_by":"one"},{"created":"2025-01-02T02:04:05Z","created_by":"CMD","empty_layer":true}],"os":"linux",` +
 		`"rootfs":{"diff_ids":["sha256:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"],"type":"layers"}}`
 	change.Config = func(c *v1.Image) {
 		c.Platform = v1.Platform{OS: "linux", Architecture: "arm64"}
