@@ -11,7 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// A terminal connects the container's terminal with the one we run in.
+// A terminal connects the container's terminal, where it wants one, with the
+// one we run in.
 type terminal struct {
 	stdin, stdout *os.File
 	ours, child   *os.File // the socket that the master comes through
@@ -20,18 +21,23 @@ type terminal struct {
 	copied        chan struct{}
 }
 
-func openTerminal(stdin, stdout *os.File) (*terminal, error) {
+// open makes the socket and returns the container's end.
+func (t *terminal) open() (*os.File, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("terminal: socketpair: %w", err)
 	}
-	return &terminal{stdin: stdin, stdout: stdout, restore: func() {}, copied: make(chan struct{}),
-		ours: os.NewFile(uintptr(pair[0]), "console"), child: os.NewFile(uintptr(pair[1]), "console")}, nil
+	t.ours, t.child = os.NewFile(uintptr(pair[0]), "console"), os.NewFile(uintptr(pair[1]), "console")
+	t.copied = make(chan struct{})
+	return t.child, nil
 }
 
 // attach takes the master that the container's process has sent, and relays
 // until the container closes its end.
 func (t *terminal) attach() error {
+	if t.ours == nil {
+		return nil
+	}
 	t.child.Close()
 	control := make([]byte, unix.CmsgSpace(4*4))
 	_, n, _, _, err := unix.Recvmsg(int(t.ours.Fd()), make([]byte, 256), control, unix.MSG_CMSG_CLOEXEC)
@@ -87,6 +93,9 @@ func (t *terminal) resize() {
 // drain waits for the rest of the container's output. A process that the
 // container left behind may hold its terminal, so the wait has an end.
 func (t *terminal) drain() {
+	if t.copied == nil {
+		return
+	}
 	select {
 	case <-t.copied:
 	case <-time.After(time.Second):
@@ -94,7 +103,9 @@ func (t *terminal) drain() {
 }
 
 func (t *terminal) close() {
-	t.restore()
+	if t.restore != nil {
+		t.restore()
+	}
 	for _, f := range []*os.File{t.ours, t.child, t.master} {
 		if f != nil {
 			f.Close()

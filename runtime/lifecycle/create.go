@@ -30,8 +30,9 @@ type CreateOptions struct {
 	Stdio [3]*os.File
 	// ConsoleSocket is the path of a unix socket that takes the terminal's master.
 	ConsoleSocket string
-	// Console takes the master instead, where the caller holds the socket.
-	Console *os.File
+	// Console makes the socket instead, where the caller holds the other end.
+	// It is called for a container with a terminal only, and keeps its file.
+	Console func() (*os.File, error)
 	// PIDFile is written with the process id once the container is created.
 	PIDFile string
 	// PreserveFDs is how many descriptors from 3 up the container keeps.
@@ -107,6 +108,9 @@ func (m *making) load() (err error) {
 	if m.spec, err = spec.Load(filepath.Join(m.options.Bundle, "config.json")); err != nil {
 		return err
 	}
+	if err := spec.Validate(m.spec); err != nil {
+		return err
+	}
 	if m.facts, err = host.Probe(); err != nil {
 		return err
 	}
@@ -115,7 +119,7 @@ func (m *making) load() (err error) {
 	switch {
 	case terminal && !console:
 		return &plan.FieldError{Field: "process.terminal", Err: errors.New("a terminal needs --console-socket")}
-	case !terminal && console:
+	case !terminal && m.options.ConsoleSocket != "":
 		return &plan.FieldError{Field: "process.terminal", Err: errors.New("--console-socket needs a terminal: it is false")}
 	}
 	return nil
@@ -221,7 +225,7 @@ func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.
 
 // start runs the program.
 func (m *making) start(wait bool) (err error) {
-	src := sources{stdio: m.options.Stdio, console: m.options.Console}
+	src := sources{stdio: m.options.Stdio}
 	var opened []*os.File
 	defer func() {
 		for _, f := range opened {
@@ -247,11 +251,13 @@ func (m *making) start(wait bool) (err error) {
 		}
 		opened = append(opened, src.gate)
 	}
-	if m.options.ConsoleSocket != "" {
-		if src.console, err = connect(m.options.ConsoleSocket); err != nil {
+	if m.spec.Process.Terminal {
+		if src.console, err = m.console(); err != nil {
 			return fmt.Errorf("console socket: %w", err)
 		}
-		opened = append(opened, src.console)
+		if m.options.ConsoleSocket != "" {
+			opened = append(opened, src.console)
+		}
 	}
 	if m.family, err = assemble(m.plan, src); err != nil {
 		return err
@@ -266,6 +272,13 @@ func (m *making) start(wait bool) (err error) {
 		UIDMaps: sysMaps(m.spec.Linux.UIDMappings), GIDMaps: sysMaps(m.spec.Linux.GIDMappings),
 	})
 	return err
+}
+
+func (m *making) console() (*os.File, error) {
+	if m.options.ConsoleSocket != "" {
+		return connect(m.options.ConsoleSocket)
+	}
+	return m.options.Console()
 }
 
 // provide does for the running program what only its parent can, and records

@@ -182,33 +182,45 @@ func (s Store) deleteBroken(id string, why error) error {
 }
 
 func (c *Container) delete(ctx context.Context, force bool) error {
-	if status := c.Status(); status != specs.StateStopped {
-		if !force {
-			return fmt.Errorf("cannot delete container %q that is not stopped: %s", c.ID, status)
-		}
-		if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
-			return err
-		}
+	if status := c.Status(); status != specs.StateStopped && !force {
+		return fmt.Errorf("cannot delete container %q that is not stopped: %s", c.ID, status)
 	}
 	m, err := c.manager()
 	if err != nil {
 		return err
 	}
-	if m != nil {
-		if err := m.Kill(ctx, unix.SIGKILL); err != nil {
-			return fmt.Errorf("container %q: %w", c.ID, err)
-		}
-		if err := m.Destroy(ctx); err != nil {
-			return fmt.Errorf("container %q: %w", c.ID, err)
-		}
+	return c.remove(ctx, m)
+}
+
+// remove ends what still runs of a container and removes all that is kept of it.
+func (c *Container) remove(ctx context.Context, m cgroup.Manager) error {
+	if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
+		return err
 	}
 	if err := c.awaitEnd(ctx); err != nil {
 		return err
+	}
+	if m != nil {
+		if err := removeCgroup(ctx, m); err != nil {
+			return fmt.Errorf("container %q: %w", c.ID, err)
+		}
 	}
 	if err := os.RemoveAll(c.dir); err != nil {
 		return fmt.Errorf("container %q: %w", c.ID, err)
 	}
 	return nil
+}
+
+// removeCgroup removes a control group, which is usually empty; else its
+// processes end first.
+func removeCgroup(ctx context.Context, m cgroup.Manager) error {
+	if pids, err := m.Pids(); err == nil && len(pids) == 0 {
+		return m.Destroy(ctx)
+	}
+	if err := m.Kill(ctx, unix.SIGKILL); err != nil {
+		return err
+	}
+	return m.Destroy(ctx)
 }
 
 // awaitEnd waits until the container's process has ended.

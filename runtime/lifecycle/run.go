@@ -7,12 +7,15 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/cgroup"
 )
 
 // A Process is a container's running process that we are the parent of.
 type Process struct {
 	PID       int
 	container *Container
+	cgroup    cgroup.Manager
 }
 
 // Run creates a container and runs its program at once. The caller must Wait
@@ -33,7 +36,7 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 		return nil, m.undo(err)
 	}
 	m.family.sync.Close()
-	return &Process{PID: m.pid, container: m.container}, nil
+	return &Process{PID: m.pid, container: m.container, cgroup: m.cgroup}, nil
 }
 
 // Signal sends a signal to the process.
@@ -60,7 +63,7 @@ func (p *Process) Wait() (status int, err error) {
 
 // Close deletes the container, and ends it first where it still runs.
 func (p *Process) Close(ctx context.Context) error {
-	err := p.container.delete(ctx, true)
+	err := p.container.remove(ctx, p.cgroup)
 	// After a wait there is no child left to reap, which is fine.
 	if _, werr := wait4(p.PID); werr != nil && !errors.Is(werr, unix.ECHILD) {
 		err = errors.Join(err, werr)

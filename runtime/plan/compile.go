@@ -46,6 +46,7 @@ type compiler struct {
 	groups []FD
 	null   FD // the host's /dev/null
 	tty    FD
+	cwd    FD
 	trees  map[string]FD
 	late   []Step // read-only marks that wait until everything below is mounted
 }
@@ -232,6 +233,9 @@ func (c *compiler) joins() []Step {
 
 // pivot makes the container's root the process's root.
 func (c *compiler) pivot() {
+	// The working directory may have to be made, while the root can be written.
+	c.cwd = c.newFD("cwd")
+	c.step("process.cwd", openTarget{c.root, path.Clean("/" + c.spec.Process.Cwd), true, c.cwd})
 	for _, s := range c.late {
 		c.plan.Steps = append(c.plan.Steps, s)
 	}
@@ -290,7 +294,7 @@ func (c *compiler) process() {
 	if p.Terminal {
 		c.step("process.terminal", useTerminal{c.tty, p.User.UID})
 	}
-	c.step("process.cwd", changeDir{c.root, path.Clean("/" + p.Cwd)})
+	c.step("process.cwd", changeDir{c.cwd})
 	for i, r := range p.Rlimits {
 		c.rlimit(i, r)
 	}

@@ -175,19 +175,14 @@ func sysctlPath(key string) string {
 	return strings.ReplaceAll(key, ".", "/")
 }
 
-// changeDir makes a directory of the container the working directory, and
-// makes it where it is missing. Magic links are refused: /proc/self/fd could
-// lead out (CVE-2024-21626).
-type changeDir struct {
-	Root FD
-	Path string
-}
+// changeDir makes an open directory of the container the working directory. It
+// was opened like the target of a mount, which passes no magic link: through
+// /proc/self/fd a path could lead out (CVE-2024-21626).
+type changeDir struct{ Dir FD }
 
-func (o changeDir) String() string { return fmt.Sprintf("chdir %q", o.Path) }
+func (o changeDir) String() string { return fmt.Sprintf("chdir %v", o.Dir) }
 
 func (o changeDir) lower(l *lowering) {
-	out := l.temporary("cwd")
-	openTarget{Root: o.Root, Path: o.Path, Dir: true, Out: out}.lower(l)
-	l.b.Call("fchdir", l.fd(out))
-	l.close(l.fd(out))
+	l.b.Call("fchdir", l.fd(o.Dir))
+	l.close(l.fd(o.Dir))
 }

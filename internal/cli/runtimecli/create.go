@@ -3,11 +3,9 @@ package runtimecli
 import (
 	"flag"
 	"os"
-	"path/filepath"
 
 	"github.com/tare-oci/tare/runtime/foreground"
 	"github.com/tare-oci/tare/runtime/lifecycle"
-	"github.com/tare-oci/tare/runtime/spec"
 )
 
 // createFlags are those that create and run share.
@@ -53,17 +51,7 @@ func runCommand() command {
 					_, err := c.store().Run(c, *o)
 					return 0, err
 				}
-				return c.foreground(*o, *keep)
+				return foreground.Run(c, c.store(), *o, foreground.Options{Keep: *keep})
 			}
 		}}
-}
-
-// foreground runs a container to its end, with our terminal where it wants one.
-func (c *call) foreground(o lifecycle.CreateOptions, keep bool) (int, error) {
-	s, err := spec.Load(filepath.Join(o.Bundle, "config.json"))
-	if err != nil {
-		return 1, err
-	}
-	terminal := s.Process != nil && s.Process.Terminal && o.ConsoleSocket == ""
-	return foreground.Run(c, c.store(), o, foreground.Options{Terminal: terminal, Keep: keep})
 }

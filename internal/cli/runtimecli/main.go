@@ -13,10 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/internal/version"
 	"github.com/tare-oci/tare/runtime/lifecycle"
@@ -116,14 +113,7 @@ func (cmd command) main(g global, args []string) int {
 		log.error(err)
 		return 1
 	}
-	// A signal ends what is under way in good order: nothing is left behind.
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer stop()
-	if cmd.name == "run" {
-		ctx = context.Background() // forwards signals itself
-		stop()
-	}
-	status, err := run(&call{Context: ctx, global: g, args: args, log: log})
+	status, err := run(&call{Context: context.Background(), global: g, args: args, log: log})
 	if err != nil {
 		log.error(err)
 		return 1
