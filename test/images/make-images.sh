@@ -288,7 +288,7 @@ if [ ! -d "$images" ]; then          # nobody built them while we waited
 	echo "make-images: building, some minutes"
 	new=$cache/new work=$(mktemp -d "${TMPDIR:-/tmp}/tare-images.XXXXXX")
 	other=
-	trap '[ -z "$other" ] || kill $other || true; rm -rf "$work" "$new"' EXIT
+	trap '[ -z "$other" ] || kill $other 2>/dev/null || true; rm -rf "$work" "$new"' EXIT
 	trap 'exit 130' INT; trap 'exit 143' TERM
 	rm -rf "$new"; mkdir "$new"
 	(make_small; make_manyfiles; make_multiarch) >"$work/log2" 2>&1 & other=$!
