@@ -43,7 +43,7 @@ func (f *Facts) probeCgroups() error {
 		hs = nil
 		unified.Mountpoint = ""
 	}
-	if err := findMounts(hs, unified, buf); err != nil {
+	if err := findMounts("/proc/self/mountinfo", hs, unified, buf); err != nil {
 		return err
 	}
 	f.setCgroups(hs, unified)
@@ -114,7 +114,7 @@ func parseOwnCgroups(data []byte) (hs []Hierarchy, unified *Hierarchy) {
 				unified = &h
 			}
 			continue
-		case named:
+		case named && name != "":
 			h.Name = name
 		default:
 			h.Controllers = strings.Split(controllers, ",")
@@ -126,8 +126,7 @@ func parseOwnCgroups(data []byte) (hs []Hierarchy, unified *Hierarchy) {
 
 // findMounts gives each hierarchy its mount. It stops as soon as all have one below /sys/fs/cgroup, which on a usual host is
 // within the first page of mountinfo, however many thousand mounts follow.
-func findMounts(hs []Hierarchy, unified *Hierarchy, buf []byte) error {
-	const path = "/proc/self/mountinfo"
+func findMounts(path string, hs []Hierarchy, unified *Hierarchy, buf []byte) error {
 	fd, err := open(path)
 	if err != nil {
 		return fmt.Errorf("host: open %s: %w", path, err)
@@ -240,7 +239,7 @@ func unescape(s string) string {
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] == '\\' && i+3 < len(s) && isOctal(s[i+1]) && isOctal(s[i+2]) && isOctal(s[i+3]) {
-			out = append(out, (s[i+1]-'0')<<6|(s[i+2]-'0')<<3|s[i+3]-'0')
+			out = append(out, (s[i+1]-'0')<<6|(s[i+2]-'0')<<3|(s[i+3]-'0'))
 			i += 3
 			continue
 		}

@@ -21,8 +21,8 @@ func Probe() (Facts, error) {
 	if f.Kernel, err = kernelVersion(); err != nil {
 		return Facts{}, err
 	}
-	if floor := Floor(); !f.Kernel.AtLeast(floor.Major, floor.Minor) {
-		return Facts{}, fmt.Errorf("host: Linux %s: %w: %s or newer is needed", f.Kernel, ErrKernelTooOld, floor)
+	if err := f.Kernel.check(); err != nil {
+		return Facts{}, err
 	}
 	if f.InUserNamespace, err = inUserNamespace(); err != nil {
 		return Facts{}, err
@@ -40,6 +40,14 @@ func Probe() (Facts, error) {
 		return Facts{}, err
 	}
 	return f, nil
+}
+
+// check refuses a kernel below the floor.
+func (v Version) check() error {
+	if floor := Floor(); !v.AtLeast(floor.Major, floor.Minor) {
+		return fmt.Errorf("host: Linux %s: %w: tare needs %s or newer", v, ErrKernelTooOld, floor)
+	}
+	return nil
 }
 
 func kernelVersion() (Version, error) {
