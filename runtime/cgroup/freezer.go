@@ -22,9 +22,14 @@ func (m *v1) freezerState(state string) error {
 	return writeFile(dir+"/freezer.state", state)
 }
 
+// gone reports whether an error means that there is no such cgroup, or none any more: its open files then say ENODEV.
+func gone(err error) bool {
+	return errors.Is(err, ErrUnsupported) || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV)
+}
+
 // thaw lets killed processes die. It is no error that there is nothing to thaw.
 func (m *v1) thaw() error {
-	if err := m.freezerState("THAWED"); err != nil && !errors.Is(err, ErrUnsupported) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+	if err := m.freezerState("THAWED"); err != nil && !gone(err) {
 		return err
 	}
 	return nil
@@ -79,7 +84,7 @@ func (m *v1) Frozen() (bool, error) {
 		return false, nil
 	}
 	state, err := readFile(dir + "/freezer.state")
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+	if gone(err) {
 		return false, nil
 	}
 	if err != nil {
@@ -91,7 +96,7 @@ func (m *v1) Frozen() (bool, error) {
 // thaw lets a cgroup run again without waiting until it does.
 func (m *v2) thaw() error {
 	err := writeFile(m.dir+"/cgroup.freeze", "0")
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+	if gone(err) {
 		return nil
 	}
 	return err
@@ -123,7 +128,7 @@ func (m *v2) Freeze(ctx context.Context, frozen bool) error {
 // Frozen asks for what has been reached, not for what was asked for. An empty cgroup is frozen at once.
 func (m *v2) Frozen() (bool, error) {
 	n, err := counter(m.dir+"/cgroup.events", "frozen")
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+	if gone(err) {
 		return false, nil
 	}
 	if err != nil {

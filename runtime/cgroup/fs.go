@@ -156,7 +156,7 @@ func walk(dir string) ([]string, error) {
 	base := strings.Count(dir, "/")
 	for i := 0; i < len(dirs); i++ {
 		entries, err := os.ReadDir(dirs[i])
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+		if err != nil && !gone(err) {
 			return nil, err
 		}
 		if strings.Count(dirs[i], "/")-base > maxNested {
@@ -191,7 +191,7 @@ func allPids(dir string) ([]int, error) {
 // pidsIn returns the processes of one cgroup.
 func pidsIn(dir string) ([]int, error) {
 	data, err := readFile(dir + "/cgroup.procs")
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+	if gone(err) {
 		return nil, nil
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) {

@@ -80,3 +80,22 @@ func TestPathsRefused(t *testing.T) {
 		t.Error("Load took a path in another hierarchy")
 	}
 }
+
+// FuzzPaths: whatever cgroupsPath is, the cgroups are below their hierarchies' mount points, and Load takes what Paths saved.
+func FuzzPaths(f *testing.F) {
+	for _, p := range []string{"", "/a", "a/./b", "..", "/../x", "a:b:c", "...", "/a/..b"} {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, p string) {
+		for _, facts := range []host.Facts{hybridFacts(), v2Facts()} {
+			m, err := New(facts, p, "ID")
+			if err != nil {
+				continue
+			}
+			loaded, err := Load(facts, m.Paths())
+			if err != nil || !maps.Equal(loaded.Paths(), m.Paths()) {
+				t.Errorf("%q: %v: %v", p, m.Paths(), err)
+			}
+		}
+	})
+}

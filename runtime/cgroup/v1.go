@@ -273,14 +273,13 @@ func (m *v1) Kill(ctx context.Context, sig unix.Signal) error {
 		}
 		return nil
 	}
-	// Round after round until none is left: a process that forks faster than we kill does not do so with all its children killed
-	// a hundred times. Frozen ones die when thawed.
+	// In a freezing cgroup what is forked is born frozen, so a round misses only what was forked while it began; the next one finds that.
 	for range killRounds {
-		n, err := signalAll(dir, sig)
-		if err != nil {
+		if err := m.freezerState("FROZEN"); err != nil && !gone(err) {
 			return fmt.Errorf("cgroup: %w", err)
 		}
-		if err := m.thaw(); err != nil {
+		n, err := signalAll(dir, sig)
+		if err := errors.Join(err, m.thaw()); err != nil {
 			return fmt.Errorf("cgroup: %w", err)
 		}
 		if n == 0 {
@@ -311,7 +310,7 @@ func (m *v1) OOMKilled() (bool, error) {
 		return false, nil // without the controller nothing is counted, and nothing killed on its account
 	}
 	n, err := counter(dir+"/memory.oom_control", "oom_kill")
-	if errors.Is(err, os.ErrNotExist) {
+	if gone(err) {
 		return false, nil
 	}
 	if err != nil {

@@ -180,7 +180,7 @@ func (m *v2) Kill(_ context.Context, sig unix.Signal) error {
 	} else {
 		_, err = signalAll(m.dir, sig)
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+	if err != nil && !gone(err) {
 		return fmt.Errorf("cgroup: %w", err)
 	}
 	return nil
@@ -247,7 +247,7 @@ func (m *v2) keepQuota(r *specs.LinuxResources) (*specs.LinuxResources, error) {
 
 func (m *v2) OOMKilled() (bool, error) {
 	n, err := counter(m.dir+"/memory.events", "oom_kill")
-	if errors.Is(err, os.ErrNotExist) {
+	if gone(err) {
 		return false, nil
 	}
 	if err != nil {
