@@ -110,7 +110,7 @@ func TestSharesToWeight(t *testing.T) {
 		}
 		last = w
 	}
-	for shares, want := range map[uint64]uint64{2: 1, 1024: 100, 262144: 10000} {
+	for shares, want := range map[uint64]uint64{2: 1, 1024: 100, 2000: 170, 22000: 1204, 262144: 10000} { // as published for runc 1.3.2
 		if got := sharesToWeight(shares); got != want {
 			t.Errorf("%d shares: weight %d, want %d", shares, got, want)
 		}
