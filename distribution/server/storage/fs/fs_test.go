@@ -11,11 +11,12 @@ import (
 
 	"github.com/tare-oci/tare/distribution/server/storage"
 	"github.com/tare-oci/tare/distribution/server/storage/storagetest"
+	"github.com/tare-oci/tare/internal/testenv"
 )
 
 func open(t *testing.T, dir string) *Objects {
 	t.Helper()
-	o, err := New(dir, Options{NoSync: testing.Short()})
+	o, err := New(dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,14 +46,11 @@ func TestNothingLeftBehind(t *testing.T) {
 // TestFull fills a small file system: the error says so, the space of the
 // failed request is given back, and service goes on.
 func TestFull(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: mounting a small file system needs root")
+	if !testenv.PrivateMounts(t) {
+		return
 	}
 	dir := t.TempDir()
-	if err := syscall.Mount("tare-test", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	testenv.Tmpfs(t, dir, 4<<20)
 	o := open(t, dir)
 	free := func() uint64 {
 		var st syscall.Statfs_t
