@@ -1,9 +1,11 @@
 package image
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -42,34 +44,35 @@ func explainJSON(err error) error {
 type keyScope struct {
 	object bool
 	exact  bool // a map of free-form keys, in which case makes a difference
-	seen   map[string]struct{}
+	first  int  // of its keys among those collected
 }
 
 // checkKeys finds an object with two keys that encoding/json would take for the
 // same. The data is known to be valid JSON, so the scan need not look for
 // anything but strings and brackets.
 func checkKeys(data []byte) error {
-	var stack []keyScope
-	var lastKey string
+	var scopes []keyScope
+	var keys [][]byte // of all scopes we are in
 	wantKey := false
 	for i := 0; i < len(data); i++ {
 		switch data[i] {
 		case '{', '[':
-			inObject := len(stack) > 0 && stack[len(stack)-1].object
+			inObject := len(scopes) > 0 && scopes[len(scopes)-1].object
 			wantKey = data[i] == '{'
-			stack = append(stack, keyScope{object: wantKey, exact: inObject && freeForm(lastKey)})
+			scopes = append(scopes, keyScope{wantKey, inObject && freeForm(keys[len(keys)-1]), len(keys)})
 		case '}', ']':
-			stack = stack[:len(stack)-1]
+			s := scopes[len(scopes)-1]
+			if key := twice(keys[s.first:], s.exact); key != nil {
+				return fmt.Errorf("ambiguous: the key %s is there twice", quote(string(key)))
+			}
+			scopes, keys = scopes[:len(scopes)-1], keys[:s.first]
 		case ',':
-			wantKey = stack[len(stack)-1].object
+			wantKey = scopes[len(scopes)-1].object
 		case '"':
 			end := stringEnd(data, i)
 			if wantKey {
 				wantKey = false
-				lastKey = string(data[i+1 : end])
-				if err := stack[len(stack)-1].add(data[i : end+1]); err != nil {
-					return err
-				}
+				keys = append(keys, unquote(data[i:end+1]))
 			}
 			i = end
 		}
@@ -77,29 +80,49 @@ func checkKeys(data []byte) error {
 	return nil
 }
 
-func (s *keyScope) add(quoted []byte) error {
-	var key string
-	if err := json.Unmarshal(quoted, &key); err != nil {
-		return err
+// twice returns a key that is there twice, or nil.
+func twice(keys [][]byte, exact bool) []byte {
+	same := bytes.EqualFold // folds U+212A to k and U+017F to s, as encoding/json does
+	if exact {
+		same = bytes.Equal
 	}
-	folded := key
-	if !s.exact {
-		// encoding/json folds U+212A to k and U+017F to s as well.
-		folded = strings.ToLower(strings.ToUpper(key))
+	if len(keys) <= 32 {
+		for i, k := range keys {
+			if slices.ContainsFunc(keys[:i], func(other []byte) bool { return same(k, other) }) {
+				return k
+			}
+		}
+		return nil
 	}
-	if _, twice := s.seen[folded]; twice {
-		return fmt.Errorf("ambiguous: the key %s is there twice", quote(key))
+	seen := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		folded := string(k)
+		if !exact {
+			folded = strings.ToLower(strings.ToUpper(folded)) // ToUpper for U+017F
+		}
+		if seen[folded] {
+			return k
+		}
+		seen[folded] = true
 	}
-	if s.seen == nil {
-		s.seen = make(map[string]struct{})
-	}
-	s.seen[folded] = struct{}{}
 	return nil
 }
 
+// unquote takes the quotes and escapes off a string.
+func unquote(quoted []byte) []byte {
+	if !bytes.ContainsRune(quoted, '\\') {
+		return quoted[1 : len(quoted)-1]
+	}
+	var s string
+	if err := json.Unmarshal(quoted, &s); err != nil {
+		return quoted // can't be: it is valid JSON
+	}
+	return []byte(s)
+}
+
 // freeForm names the fields whose objects are maps, not structures.
-func freeForm(key string) bool {
-	switch strings.ToLower(key) {
+func freeForm(key []byte) bool {
+	switch strings.ToLower(string(key)) {
 	case "annotations", "labels", "volumes", "exposedports":
 		return true
 	}

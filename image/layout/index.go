@@ -28,12 +28,12 @@ type Name struct {
 
 // index is index.json. What we don't know in it is kept as it is.
 type index struct {
-	fields  map[string]json.RawMessage // all but manifests
-	entries []entry
+	fields  map[string]json.RawMessage
+	entries []entry // of the field manifests
 }
 
 type entry struct {
-	raw  json.RawMessage
+	raw  json.RawMessage // as it was written; only there for a change
 	desc v1.Descriptor
 	err  error // why desc is not to be used
 }
@@ -61,25 +61,47 @@ func parseIndex(data []byte) (*index, error) {
 			}
 		}
 	}
+	manifests, ok := x.fields["manifests"]
+	if !ok {
+		return &x, nil
+	}
+	var descs []v1.Descriptor
+	if json.Unmarshal(manifests, &descs) != nil {
+		return &x, x.keepRaw() // which can tell the bad entries from the good ones
+	}
+	x.entries = make([]entry, len(descs))
+	for i, d := range descs {
+		x.entries[i] = entry{desc: d}
+		x.entries[i].check(i, nil)
+	}
+	return &x, nil
+}
+
+// keepRaw decodes the entries one by one and keeps how they are written.
+func (x *index) keepRaw() error {
 	var raws []json.RawMessage
 	if m, ok := x.fields["manifests"]; ok {
 		if err := json.Unmarshal(m, &raws); err != nil {
-			return nil, fmt.Errorf("%s: manifests: not a list", indexFile)
+			return fmt.Errorf("%s: manifests: not a list", indexFile)
 		}
-		delete(x.fields, "manifests")
 	}
 	x.entries = make([]entry, len(raws))
 	for i, raw := range raws {
-		e := entry{raw: raw}
-		if e.err = json.Unmarshal(raw, &e.desc); e.err == nil {
-			e.err = image.CheckDescriptor(e.desc)
-		}
-		if e.err != nil {
-			e.err = fmt.Errorf("%s: manifests[%d].%w", indexFile, i, e.err)
-		}
-		x.entries[i] = e
+		e := &x.entries[i]
+		e.raw = raw
+		e.check(i, json.Unmarshal(raw, &e.desc))
 	}
-	return &x, nil
+	return nil
+}
+
+// check notes why the i-th entry can't be used.
+func (e *entry) check(i int, err error) {
+	if err == nil {
+		err = image.CheckDescriptor(e.desc)
+	}
+	if err != nil {
+		e.err = fmt.Errorf("%s: manifests[%d].%w", indexFile, i, err)
+	}
 }
 
 func (x *index) marshal() ([]byte, error) {
@@ -110,6 +132,9 @@ func (s *Store) changeIndex(ctx context.Context, change func(*index) (bool, erro
 	defer unlock()
 	x, err := s.readIndex()
 	if err != nil {
+		return err
+	}
+	if err := x.keepRaw(); err != nil {
 		return err
 	}
 	if changed, err := change(x); err != nil || !changed {

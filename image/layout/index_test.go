@@ -92,6 +92,9 @@ func FuzzIndexFile(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if err := x.keepRaw(); err != nil {
+			t.Fatal(err)
+		}
 		x.set("n", set)
 		written, err := x.marshal()
 		if err != nil {
@@ -100,6 +103,9 @@ func FuzzIndexFile(f *testing.F) {
 		again, err := parseIndex(written)
 		if err != nil {
 			t.Fatalf("%s\nwritten as\n%s: %v", data, written, err)
+		}
+		if err := again.keepRaw(); err != nil {
+			t.Fatal(err)
 		}
 		if again.set("n", set) {
 			t.Fatal("setting a name twice changed something")
