@@ -50,9 +50,6 @@ func (s Store) Create(ctx context.Context, o CreateOptions) (*Container, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := m.release(); err != nil {
-		return nil, m.undo(err)
-	}
 	m.family.sync.Close()
 	return m.container, nil
 }
@@ -71,8 +68,7 @@ type making struct {
 	pid       int
 }
 
-// make brings a container to the point where its process is ready and waits
-// for the parent's word.
+// make brings a container to the point where its process is ready.
 func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (m *making, err error) {
 	m = &making{options: o}
 	if err := checkID(o.ID); err != nil {
@@ -96,6 +92,9 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (m *making,
 		return nil, err
 	}
 	if err := m.provide(); err != nil {
+		return nil, err
+	}
+	if err := m.release(); err != nil {
 		return nil, err
 	}
 	return m, m.awaitReady(ctx)
@@ -354,7 +353,8 @@ func (m *making) writePIDFile() error {
 	return nil
 }
 
-// release lets the process go on.
+// release lets the process go on once it is ready. Nothing is left for the
+// parent to do by then, so it need not wait to say so.
 func (m *making) release() error {
 	if _, err := unix.Write(int(m.family.sync.Fd()), []byte{'g'}); err != nil {
 		return fmt.Errorf("container init died while the container was made%s: %w", m.ending(), err)

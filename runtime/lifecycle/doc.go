@@ -11,9 +11,9 @@
 //	fork ───────────────────────────────▶  mounts, devices, pivot…
 //	write state.json (pid)
 //	oom score, limits
+//	go ─────────────────────────────────▶  (read when ready)
 //	              ◀──────────────── ready
-//	pid file
-//	go ─────────────────────────────────▶  wait on ROOT/ID/start.sock
+//	pid file                               wait on ROOT/ID/start.sock
 //	(create ends)
 //
 //	start: connect, write a byte ───────▶  user, capabilities, seccomp, execve

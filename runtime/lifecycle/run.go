@@ -25,9 +25,6 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.release(); err != nil {
-		return nil, m.undo(err)
-	}
 	report, err := receive(ctx, m.family.sync)
 	if err == nil && len(report) > 0 {
 		err = m.explain(report)

@@ -30,7 +30,7 @@ func Const[T ~int | ~int32 | ~int64 | ~uint | ~uint16 | ~uint32 | ~uint64](v T) 
 }
 
 // A Label is a place in the program that calls can go on at.
-type Label int
+type Label int32
 
 const (
 	nowhere Label = iota
@@ -46,10 +46,10 @@ type errnoSet [maxErrno / 32]uint32
 
 type call struct {
 	name    string
-	nr      int
-	step    int
-	into    int // number of the variable that takes the result, -1 for none
-	nargs   int
+	nr      int32
+	step    int32
+	into    int32 // number of the variable that takes the result, -1 for none
+	nargs   int32
 	args    [6]Arg
 	onErrno Label // nowhere: the next call
 	onZero  Label // nowhere: the next call
@@ -83,7 +83,7 @@ type Builder struct {
 func NewBuilder(goarch string, reportFD int) *Builder {
 	b := &Builder{
 		goarch:   goarch,
-		calls:    make([]call, 0, 256),
+		calls:    make([]call, 0, 448),
 		arena:    make([]byte, 0, 16<<10),
 		strings:  make(map[string]int, 64),
 		labels:   make([]int, firstLabel, 64),
@@ -166,7 +166,7 @@ func (b *Builder) Call(name string, args ...Arg) Call {
 	if !ok {
 		b.fail(fmt.Errorf("program: %s has no system call %q", b.goarch, name))
 	}
-	c := call{name: name, nr: nr, step: b.step, into: -1, nargs: len(args)}
+	c := call{name: name, nr: int32(nr), step: int32(b.step), into: -1, nargs: int32(len(args))}
 	if copy(c.args[:], args) < len(args) {
 		b.fail(fmt.Errorf("program: %s: %d arguments", name, len(args)))
 	}
@@ -183,7 +183,7 @@ func (b *Builder) Var() Arg {
 
 // Into stores what the call returns in a variable.
 func (c Call) Into(variable Arg) Call {
-	c.b.calls[c.index].into = int(variable.v)
+	c.b.calls[c.index].into = int32(variable.v)
 	return c
 }
 
@@ -191,7 +191,7 @@ func (c Call) Into(variable Arg) Call {
 func (c Call) Result() Arg {
 	in := &c.b.calls[c.index]
 	if in.into < 0 {
-		in.into = int(c.b.Var().v)
+		in.into = int32(c.b.Var().v)
 	}
 	return Arg{result, uint64(in.into)}
 }

@@ -42,13 +42,13 @@ func (im *Image) Failure(report []byte) (Failure, error) {
 		return Failure{}, fmt.Errorf("program: report names no call: address %#x, errno %d", address, errno)
 	}
 	c := im.calls[i]
-	return Failure{Step: c.step, Call: c.name, Errno: errno}, nil
+	return Failure{Step: int(c.step), Call: c.name, Errno: errno}, nil
 }
 
 // Address is that of the first call of a step, 0 where it has none.
 func (im *Image) Address(step int) uint64 {
 	for i := range im.calls {
-		if im.calls[i].step == step {
+		if int(im.calls[i].step) == step {
 			return callAddress(i)
 		}
 	}
@@ -59,7 +59,7 @@ func (im *Image) Address(step int) uint64 {
 // belongs to and its text: name, arguments, and where it goes on errors.
 func (im *Image) Calls(yield func(step int, text string) bool) {
 	for i := range im.calls {
-		if !yield(im.calls[i].step, im.text(i)) {
+		if !yield(int(im.calls[i].step), im.text(i)) {
 			return
 		}
 	}
