@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/plan"
+)
+
+// What a caller may want to tell apart.
+var (
+	// ErrNoImage: the store has no image of that name.
+	ErrNoImage = errors.New("no such image in the store")
+	// ErrNeedsRoot: this takes privileges that we do not have.
+	ErrNeedsRoot = errors.New("root is needed for that")
+	// ErrCommandNotFound: the container has no such program; shells and engines exit with 127.
+	ErrCommandNotFound = errors.New("command not found")
+	// ErrCommandNotExecutable: the program is there and cannot be executed; shells and engines exit with 126.
+	ErrCommandNotExecutable = errors.New("command cannot be executed")
+)
+
+// ExitStatus is the status that a command line ends with for an error of Run:
+// 127 for a command that does not exist, 126 for one that cannot be executed,
+// 125 for all else, as docker and podman have it.
+func ExitStatus(err error) int {
+	switch {
+	case errors.Is(err, ErrCommandNotFound):
+		return 127
+	case errors.Is(err, ErrCommandNotExecutable):
+		return 126
+	}
+	return 125
+}
+
+// commandError adds to an error of starting a container whether it is the
+// user's command that is wrong.
+func commandError(err error) error {
+	var step *plan.StepError
+	if !errors.As(err, &step) || !strings.HasPrefix(step.Field, "process.args") {
+		return err
+	}
+	return kindOfCommandError(err, step.Errno == unix.ENOENT || step.Errno == unix.ENOTDIR ||
+		strings.Contains(err.Error(), "not found in $PATH"))
+}
+
+func kindOfCommandError(err error, notFound bool) error {
+	kind := ErrCommandNotExecutable
+	if notFound {
+		kind = ErrCommandNotFound
+	}
+	return &classified{err, kind}
+}
+
+// classified is an error that is also another one, without saying so twice.
+type classified struct {
+	error
+	kind error
+}
+
+func (e *classified) Unwrap() []error { return []error{e.error, e.kind} }
+
+// needRoot refuses what takes root: owners of files, device nodes, mounts.
+func needRoot(what string) error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s as user %d: %w (try sudo): it gives files their owners and mounts them", what, os.Geteuid(), ErrNeedsRoot)
+}

@@ -1,0 +1,176 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/layout"
+)
+
+// An Image is one that the store has.
+type Image struct {
+	// Name is what the store knows it by, such as docker.io/library/debian:12;
+	// empty for one that was found by its digest and has no name.
+	Name string
+	// Target is what the name stands for: an index or a manifest.
+	Target v1.Descriptor
+	// Image is the manifest for the platform asked for, and its config; nil in
+	// the result of Images where the store has no image of this machine's
+	// platform under the name.
+	*image.Image
+	// SizeBytes is that of the manifest, the config and the layers, compressed.
+	SizeBytes int64
+}
+
+// FamiliarName is the name as people write it: debian:12.
+func (i Image) FamiliarName() string { return familiar(i.Name) }
+
+func familiar(name string) string {
+	ref, err := distribution.ParseReference(name)
+	if err != nil {
+		return name
+	}
+	return ref.Familiar()
+}
+
+// imageOf puts together what is known of an image.
+func imageOf(name string, target v1.Descriptor, img *image.Image) Image {
+	i := Image{Name: name, Target: target, Image: img}
+	if img != nil {
+		i.SizeBytes = img.Descriptor.Size + img.Manifest.Config.Size
+		for _, l := range img.Manifest.Layers {
+			i.SizeBytes += l.Size
+		}
+	}
+	return i
+}
+
+// Images lists the images that have names, in the order of the store's index.
+// One that cannot be read is there without manifest and config, and Warn is
+// told why.
+func (e *Engine) Images(ctx context.Context) ([]Image, error) {
+	names, err := e.images.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Image, 0, len(names))
+	for _, n := range names {
+		img, err := image.Select(ctx, e.images, n.Desc, image.HostPlatform())
+		var other *image.NoPlatformError
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.As(err, &other), errors.Is(err, image.ErrArtifact), errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			e.options.Warn(fmt.Sprintf("image %s: %v", n.Name, err))
+		}
+		all = append(all, imageOf(n.Name, n.Desc, img))
+	}
+	return all, nil
+}
+
+// Resolve finds an image of the store for a platform (nil is this machine's).
+// It may be named as the store names it, as people name it ("debian", which is
+// docker.io/library/debian:latest), or by the beginning of a digest: that of
+// what the name stands for, of the manifest, or of the config, which is
+// docker's image ID. The error is ErrNoImage if there is none of that name, or
+// none for the platform.
+func (e *Engine) Resolve(ctx context.Context, name string, platform *v1.Platform) (Image, error) {
+	found, err := e.find(ctx, name)
+	if err != nil {
+		return Image{}, err
+	}
+	img, err := image.Select(ctx, e.images, found.Desc, platformOr(platform))
+	if errors.Is(err, fs.ErrNotExist) { // the index is here, and the part for this platform is not
+		err = &classified{fmt.Errorf("image %s: not here for platform %s: %w", name, image.PlatformString(platformOr(platform)), err), ErrNoImage}
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	return imageOf(found.Name, found.Desc, img), nil
+}
+
+func platformOr(p *v1.Platform) v1.Platform {
+	if p == nil {
+		return image.HostPlatform()
+	}
+	return *p
+}
+
+// find looks a name up.
+func (e *Engine) find(ctx context.Context, name string) (layout.Name, error) {
+	spellings := []string{name}
+	if ref, err := distribution.ParseReference(name); err == nil {
+		spellings = append(spellings, ref.WithDefaultTag().String())
+	}
+	for _, s := range spellings {
+		if s == "" {
+			continue
+		}
+		desc, err := e.images.Resolve(ctx, s)
+		if err == nil {
+			return layout.Name{Name: s, Desc: desc}, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return layout.Name{}, err
+		}
+	}
+	return e.findDigest(ctx, name)
+}
+
+// findDigest looks for the one image with a digest that begins so.
+func (e *Engine) findDigest(ctx context.Context, name string) (layout.Name, error) {
+	none := fmt.Errorf("image %q: %w", name, ErrNoImage)
+	prefix := strings.TrimPrefix(name, "sha256:")
+	if prefix == "" || strings.Trim(prefix, "0123456789abcdef") != "" {
+		return layout.Name{}, none
+	}
+	names, err := e.images.List(ctx)
+	if err != nil {
+		return layout.Name{}, err
+	}
+	var found *layout.Name
+	for i, n := range names {
+		if !e.anyDigest(ctx, n.Desc, "sha256:"+prefix) {
+			continue
+		}
+		if found != nil && found.Desc.Digest != n.Desc.Digest {
+			return layout.Name{}, fmt.Errorf("image %q: ambiguous: %s and %s", name, familiar(found.Name), familiar(n.Name))
+		}
+		if found == nil {
+			found = &names[i]
+		}
+	}
+	if found == nil {
+		return layout.Name{}, none
+	}
+	return *found, nil
+}
+
+// anyDigest says whether a digest of the image begins so.
+func (e *Engine) anyDigest(ctx context.Context, desc v1.Descriptor, prefix string) bool {
+	begins := func(d digest.Digest) bool { return strings.HasPrefix(d.String(), prefix) }
+	if begins(desc.Digest) {
+		return true
+	}
+	img, err := image.Select(ctx, e.images, desc, image.HostPlatform())
+	return err == nil && (begins(img.Descriptor.Digest) || begins(img.Manifest.Config.Digest))
+}
+
+// Remove takes a name away; GC removes what then has none. It returns the name
+// that the image had.
+func (e *Engine) Remove(ctx context.Context, name string) (removed string, err error) {
+	found, err := e.find(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	return found.Name, e.images.Untag(ctx, found.Name)
+}

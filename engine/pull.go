@@ -1,0 +1,282 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/auth"
+	"github.com/tare-oci/tare/distribution/remote"
+	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/layout"
+)
+
+// A Registry is where images are pulled from. A *remote.Client is one.
+type Registry interface {
+	Resolve(ctx context.Context, ref distribution.Reference) (v1.Descriptor, []byte, error)
+	Manifest(ctx context.Context, repo distribution.Repository, desc v1.Descriptor) ([]byte, error)
+	// Blob reads a blob from offset on. What it yields need not be verified.
+	Blob(ctx context.Context, repo distribution.Repository, desc v1.Descriptor, offset int64) (io.ReadCloser, error)
+}
+
+// Progress is told how a pull goes on, by several goroutines at once.
+type Progress interface {
+	// Start: a layer is about to be fetched. Bytes of it that are here already
+	// are counted in haveBytes: all of them, if there is nothing to fetch.
+	Start(layer v1.Descriptor, haveBytes int64)
+	// Advance: more bytes of it have come.
+	Advance(layer digest.Digest, bytes int64)
+	// Done: it is here, verified and, if that was asked for, unpacked.
+	Done(layer digest.Digest)
+}
+
+// PullOptions say how to pull.
+type PullOptions struct {
+	// Platform to choose from an index; nil is this machine's.
+	Platform *v1.Platform
+	// Progress may be nil.
+	Progress Progress
+	// BlobsOnly leaves the layers packed. So it is always without root.
+	BlobsOnly bool
+
+	// Registry to use in place of the one made from what follows.
+	Registry Registry
+	// Credentials may be nil: anonymous.
+	Credentials auth.Source
+	// PlainHTTP allows to speak to any registry without encryption; with those
+	// on loopback addresses it is always tried.
+	PlainHTTP bool
+}
+
+func (o PullOptions) registry() (_ Registry, done func()) {
+	if o.Registry != nil {
+		return o.Registry, func() {}
+	}
+	options := remote.Options{Credentials: o.Credentials}
+	if o.PlainHTTP {
+		options.PlainHTTP = func(string) bool { return true }
+	}
+	c := remote.New(options)
+	return c, c.Close
+}
+
+// Pull brings an image into the store, under its full name, and unpacks its
+// layers. What is here already is not fetched again. All content is verified
+// on the way. When Pull fails, nothing has changed but that blobs, or beginnings
+// of blobs, may be there for the next attempt.
+func (e *Engine) Pull(ctx context.Context, name string, o PullOptions) (Image, error) {
+	ref, err := distribution.ParseReference(name)
+	if err != nil {
+		return Image{}, err
+	}
+	ref = ref.WithDefaultTag()
+	release, err := e.lease(ctx, unix.LOCK_SH)
+	if err != nil {
+		return Image{}, err
+	}
+	defer release()
+	img, err := e.pull(ctx, ref, o)
+	if err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
+	}
+	return img, nil
+}
+
+// pull is Pull under a lease.
+func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOptions) (Image, error) {
+	session, err := e.images.Begin(ctx)
+	if err != nil {
+		return Image{}, err
+	}
+	defer session.Close()
+	registry, done := o.registry()
+	defer done()
+	f := &fetcher{session: session, registry: registry, repo: ref.Repository, progress: o.Progress}
+	if f.progress == nil {
+		f.progress = silent{}
+	}
+	target, data, err := registry.Resolve(ctx, ref)
+	if err != nil {
+		return Image{}, err
+	}
+	if err := f.keep(ctx, target, data); err != nil {
+		return Image{}, err
+	}
+	img, err := image.Select(ctx, f, target, platformOr(o.Platform))
+	if err != nil {
+		return Image{}, err
+	}
+	if o.BlobsOnly || os.Geteuid() != 0 {
+		err = f.layers(ctx, img)
+	} else {
+		err = e.unpack(ctx, img, f, f.progress.Done)
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	name := ref.String()
+	if err := session.Tag(ctx, name, target); err != nil {
+		return Image{}, err
+	}
+	return imageOf(name, target, img), nil
+}
+
+type silent struct{}
+
+func (silent) Start(v1.Descriptor, int64)   {}
+func (silent) Advance(digest.Digest, int64) {}
+func (silent) Done(digest.Digest)           {}
+
+// parallelLayers is how many layers are fetched or unpacked at a time.
+const parallelLayers = 4
+
+// fetcher brings blobs of one repository into the store.
+type fetcher struct {
+	session  *layout.Session
+	registry Registry
+	repo     distribution.Repository
+	progress Progress
+}
+
+// Fetch gets a document from the store, or else from the registry into the
+// store: it makes the fetcher an image.Fetcher.
+func (f *fetcher) Fetch(ctx context.Context, desc v1.Descriptor) ([]byte, error) {
+	if there, err := f.session.Has(ctx, desc); err != nil {
+		return nil, err
+	} else if there {
+		return f.session.Fetch(ctx, desc)
+	}
+	data, err := f.document(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	return data, f.keep(ctx, desc, data)
+}
+
+func (f *fetcher) document(ctx context.Context, desc v1.Descriptor) ([]byte, error) {
+	if kind := image.KindOf(desc); kind == image.KindManifest || kind == image.KindIndex {
+		return f.registry.Manifest(ctx, f.repo, desc)
+	}
+	if desc.Size > image.MaxDocumentBytes {
+		return nil, fmt.Errorf("%s %s: %d bytes, more than the %d that a document may have",
+			image.KindOf(desc), desc.Digest, desc.Size, image.MaxDocumentBytes)
+	}
+	r, err := f.registry.Blob(ctx, f.repo, desc, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(distribution.Verify(r, desc))
+}
+
+// keep writes a document into the store; the store verifies it.
+func (f *fetcher) keep(ctx context.Context, desc v1.Descriptor, data []byte) error {
+	in, err := f.session.Ingest(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if in.Offset() == desc.Size && desc.Size > 0 {
+		return in.Commit()
+	}
+	if err := in.Restart(); err != nil {
+		return err
+	}
+	if _, err := in.Write(data); err != nil {
+		return err
+	}
+	return in.Commit()
+}
+
+// layers fetches the layers of an image that are not here.
+func (f *fetcher) layers(ctx context.Context, img *image.Image) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelLayers)
+	for _, desc := range img.Manifest.Layers {
+		group.Go(func() error {
+			if err := f.layer(ctx, desc, nil); err != nil {
+				return err
+			}
+			f.progress.Done(desc.Digest)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// layer fetches a layer, unless it is here, and unpacks it unless unpack is nil.
+// Where it has to be fetched from its beginning, both happen at once.
+func (f *fetcher) layer(ctx context.Context, desc v1.Descriptor, unpack func(io.Reader) error) error {
+	in, err := f.session.Ingest(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	f.progress.Start(desc, in.Offset())
+	if in.Offset() > 0 || desc.Size == 0 || unpack == nil {
+		if err := f.fill(ctx, in, desc, nil); err != nil {
+			return err
+		}
+		if err := in.Commit(); err != nil || unpack == nil {
+			return err
+		}
+		return stored[*layout.Blob]{f.session.Open}.layer(ctx, desc, unpack)
+	}
+	r, w := io.Pipe()
+	unpacked := make(chan error, 1)
+	go func() {
+		err := unpack(r)
+		// Whatever is wrong with what is in the layer, whether it is what its
+		// descriptor says comes first; so the rest is taken as well.
+		_, _ = io.Copy(io.Discard, r) // ends with fill, which has the error
+		unpacked <- err
+	}()
+	err = f.fill(ctx, in, desc, w)
+	w.CloseWithError(err) // nil is io.EOF
+	if err == nil {
+		err = in.Commit()
+	}
+	if uerr := <-unpacked; err == nil {
+		err = uerr
+	}
+	return err
+}
+
+// fill writes what is missing of a blob, and the same to copyTo unless that is
+// nil.
+func (f *fetcher) fill(ctx context.Context, in *layout.Ingest, desc v1.Descriptor, copyTo *io.PipeWriter) error {
+	if in.Offset() == desc.Size && desc.Size > 0 {
+		return nil
+	}
+	r, err := f.registry.Blob(ctx, f.repo, desc, in.Offset())
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	buffer := make([]byte, 256<<10)
+	for {
+		n, err := r.Read(buffer)
+		if n > 0 {
+			if _, err := in.Write(buffer[:n]); err != nil {
+				return err
+			}
+			if copyTo != nil {
+				_, _ = copyTo.Write(buffer[:n]) // its reader takes everything
+			}
+			f.progress.Advance(desc.Digest, int64(n))
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
