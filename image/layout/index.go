@@ -42,6 +42,9 @@ func (e *entry) name() string { return e.desc.Annotations[v1.AnnotationRefName] 
 
 func (s *Store) readIndex() (*index, error) {
 	data, err := s.readFile(indexFile, maxIndexBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New(indexFile + ": missing") // not to be taken for a name that isn't there
+	}
 	if err != nil {
 		return nil, err
 	}
