@@ -35,7 +35,7 @@ import (
 	"github.com/tare-oci/tare/internal/testenv"
 )
 
-func parse(t *testing.T, s string) distribution.Reference {
+func parse(t testing.TB, s string) distribution.Reference {
 	t.Helper()
 	ref, err := distribution.ParseReference(s)
 	if err != nil {
@@ -45,7 +45,7 @@ func parse(t *testing.T, s string) distribution.Reference {
 }
 
 // ourRegistry is tare's own registry on a port of 127.0.0.1.
-func ourRegistry(t *testing.T) string {
+func ourRegistry(t testing.TB) string {
 	t.Helper()
 	objects, err := fs.New(t.TempDir(), fs.Options{NoSync: true})
 	if err != nil {
