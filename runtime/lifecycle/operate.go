@@ -185,6 +185,12 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	if status := c.Status(); status != specs.StateStopped && !force {
 		return fmt.Errorf("cannot delete container %q that is not stopped: %s", c.ID, status)
 	}
+	if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	if err := c.awaitEnd(ctx); err != nil {
+		return err
+	}
 	m, err := c.manager()
 	if err != nil {
 		return err
@@ -192,14 +198,9 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	return c.remove(ctx, m)
 }
 
-// remove ends what still runs of a container and removes all that is kept of it.
+// remove removes all that is kept of a container whose process has ended, and
+// ends what else runs in it.
 func (c *Container) remove(ctx context.Context, m cgroup.Manager) error {
-	if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
-		return err
-	}
-	if err := c.awaitEnd(ctx); err != nil {
-		return err
-	}
 	if m != nil {
 		if err := removeCgroup(ctx, m); err != nil {
 			return fmt.Errorf("container %q: %w", c.ID, err)

@@ -16,6 +16,7 @@ type Process struct {
 	PID       int
 	container *Container
 	cgroup    cgroup.Manager
+	ended     bool
 }
 
 // Run creates a container and runs its program at once. The caller must Wait
@@ -52,6 +53,7 @@ func (p *Process) Wait() (status int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("container %q: wait: %w", p.container.ID, err)
 	}
+	p.ended = true
 	if ws.Signaled() {
 		return 128 + int(ws.Signal()), nil
 	}
@@ -60,10 +62,11 @@ func (p *Process) Wait() (status int, err error) {
 
 // Close deletes the container, and ends it first where it still runs.
 func (p *Process) Close(ctx context.Context) error {
-	err := p.container.remove(ctx, p.cgroup)
-	// After a wait there is no child left to reap, which is fine.
-	if _, werr := wait4(p.PID); werr != nil && !errors.Is(werr, unix.ECHILD) {
-		err = errors.Join(err, werr)
+	var errs []error
+	if !p.ended {
+		errs = append(errs, unix.Kill(p.PID, unix.SIGKILL))
+		_, err := wait4(p.PID)
+		errs = append(errs, err)
 	}
-	return err
+	return errors.Join(append(errs, p.container.remove(ctx, p.cgroup))...)
 }

@@ -214,7 +214,7 @@ func (c *compiler) cgroupMount(field, dest string, o linux.MountOptions) {
 		c.step(field, openTarget{dir, "/" + g.Name, true, target})
 		c.step(field, moveMount{Mount: tree, To: target})
 		for _, alias := range g.Aliases {
-			c.step(field, symlink{dir, "/" + alias, g.Name})
+			c.step(field, symlink{dir, alias, g.Name})
 		}
 	}
 	if readonly != 0 {
@@ -229,16 +229,26 @@ func (c *compiler) devices() {
 	if !c.ownDev() {
 		return
 	}
+	// Nearly all of them lie in one directory: it is opened once.
+	dev := c.target("linux.devices", "/dev", true)
+	in := func(p string) (FD, string) {
+		if dir, base := path.Split(p); dir == "/dev/" {
+			return dev, base
+		}
+		return c.root, p
+	}
 	mode := uint32(0o666)
 	for _, d := range []struct {
 		name         string
 		major, minor int64
 	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
-		c.device("", mknod{c.root, "/dev/" + d.name, 'c', mode, d.major, d.minor, 0, 0})
+		c.device("", "/dev/"+d.name, mknod{dev, d.name, 'c', mode, d.major, d.minor, 0, 0})
 	}
 	for i, d := range c.linux().Devices {
 		field := fmt.Sprintf("linux.devices[%d]", i)
-		op := mknod{Root: c.root, Path: path.Clean("/" + d.Path), Mode: mode, Major: d.Major, Minor: d.Minor}
+		full := path.Clean("/" + d.Path)
+		op := mknod{Mode: mode, Major: d.Major, Minor: d.Minor}
+		op.Root, op.Path = in(full)
 		switch d.Type {
 		case "c", "u":
 			op.Type = 'c'
@@ -256,24 +266,25 @@ func (c *compiler) devices() {
 		if d.GID != nil {
 			op.GID = *d.GID
 		}
-		c.device(field, op)
+		c.device(field, full, op)
 	}
 	for _, l := range [][2]string{{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
 		{"stderr", "/proc/self/fd/2"}, {"core", "/proc/kcore"}, {"ptmx", "pts/ptmx"}} {
-		c.step("", symlink{c.root, "/dev/" + l[0], l[1]})
+		c.step("", symlink{dev, l[0], l[1]})
 	}
+	c.step("", closeFD{dev})
 }
 
 // device makes a device node. In a user namespace nobody may: the host's own
 // node is bound instead.
-func (c *compiler) device(field string, op mknod) {
+func (c *compiler) device(field, full string, op mknod) {
 	if !c.userNamespace() && !c.facts.Host.InUserNamespace || op.Type == 'p' {
 		c.step(field, op)
 		return
 	}
-	tree := c.newFD("device " + op.Path)
-	c.step(field, openTree{op.Path, false, tree})
-	c.step(field, moveMount{Mount: tree, To: c.target("linux.devices", op.Path, false)})
+	tree := c.newFD("device " + full)
+	c.step(field, openTree{full, false, tree})
+	c.step(field, moveMount{Mount: tree, To: c.target("linux.devices", full, false)})
 }
 
 func (c *compiler) ownDev() bool {

@@ -83,15 +83,15 @@ func (o closeFD) lower(l *lowering) { l.close(l.fd(o.FD)) }
 // process's umask is 0 while the root is made.
 type mknod struct {
 	Root         FD
-	Path         string
-	Type         byte // c, b or p
+	Path         string // below Root
+	Type         byte   // c, b or p
 	Mode         uint32
 	Major, Minor int64
 	UID, GID     uint32
 }
 
 func (o mknod) String() string {
-	return fmt.Sprintf("mknod %q %c %#o %d:%d owner %d:%d", o.Path, o.Type, o.Mode, o.Major, o.Minor, o.UID, o.GID)
+	return fmt.Sprintf("mknod %v %q %c %#o %d:%d owner %d:%d", o.Root, o.Path, o.Type, o.Mode, o.Major, o.Minor, o.UID, o.GID)
 }
 
 func (o mknod) lower(l *lowering) {
@@ -120,7 +120,7 @@ type symlink struct {
 	Target string
 }
 
-func (o symlink) String() string { return fmt.Sprintf("symlink %q -> %q", o.Path, o.Target) }
+func (o symlink) String() string { return fmt.Sprintf("symlink %v %q -> %q", o.Root, o.Path, o.Target) }
 
 func (o symlink) lower(l *lowering) {
 	dir, base := l.parent(o.Root, o.Path)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/tare-oci/tare/runtime/linux"
 )
@@ -44,17 +46,21 @@ const maxErrno = 160
 
 type errnoSet [maxErrno / 32]uint32
 
+// A call is kept small: a program has hundreds, and is built for every
+// container.
 type call struct {
-	name    string
-	nr      int32
+	nr      uint16
+	nargs   uint8
+	kinds   [6]argKind
+	mask    uint8 // index of the set of tolerated errnos
 	step    int32
 	into    int32 // number of the variable that takes the result, -1 for none
-	nargs   int32
-	args    [6]Arg
 	onErrno Label // nowhere: the next call
 	onZero  Label // nowhere: the next call
-	mask    errnoSet
+	args    [6]uint64
 }
+
+func (c *call) arg(i int) Arg { return Arg{c.kinds[i], c.args[i]} }
 
 type word struct {
 	offset int // into the arena
@@ -67,6 +73,7 @@ type Builder struct {
 	arch     linux.Arch
 	goarch   string
 	calls    []call
+	masks    []errnoSet // the different ones, the empty one first
 	arena    []byte
 	words    []word // words of the arena whose value is an address or a result
 	strings  map[string]int
@@ -83,7 +90,8 @@ type Builder struct {
 func NewBuilder(goarch string, reportFD int) *Builder {
 	b := &Builder{
 		goarch:   goarch,
-		calls:    make([]call, 0, 448),
+		calls:    make([]call, 0, 512),
+		masks:    make([]errnoSet, 1, 16),
 		arena:    make([]byte, 0, 16<<10),
 		strings:  make(map[string]int, 64),
 		labels:   make([]int, firstLabel, 64),
@@ -166,9 +174,13 @@ func (b *Builder) Call(name string, args ...Arg) Call {
 	if !ok {
 		b.fail(fmt.Errorf("program: %s has no system call %q", b.goarch, name))
 	}
-	c := call{name: name, nr: int32(nr), step: int32(b.step), into: -1, nargs: int32(len(args))}
-	if copy(c.args[:], args) < len(args) {
+	c := call{nr: uint16(nr), step: int32(b.step), into: -1, nargs: uint8(len(args))}
+	if len(args) > len(c.args) {
 		b.fail(fmt.Errorf("program: %s: %d arguments", name, len(args)))
+		args = nil
+	}
+	for i, a := range args {
+		c.kinds[i], c.args[i] = a.kind, a.v
 	}
 	b.calls = append(b.calls, c)
 	return Call{b, len(b.calls) - 1}
@@ -204,10 +216,25 @@ func (c Call) Tolerate(errnos ...int) Call { return c.OnErrno(nowhere, errnos...
 func (c Call) OnErrno(l Label, errnos ...int) Call {
 	in := &c.b.calls[c.index]
 	in.onErrno = l
+	set := c.b.masks[in.mask]
 	for _, e := range errnos {
-		in.mask[e/32] |= 1 << (e % 32)
+		set[e/32] |= 1 << (e % 32)
 	}
+	in.mask = c.b.maskOf(set)
 	return c
+}
+
+// maskOf returns the index of a set of errnos; there are only a few different.
+func (b *Builder) maskOf(set errnoSet) uint8 {
+	at := slices.Index(b.masks, set)
+	if at < 0 {
+		at = len(b.masks)
+		b.masks = append(b.masks, set)
+	}
+	if at > math.MaxUint8 {
+		b.fail(errors.New("program: more than 256 different sets of tolerated errnos"))
+	}
+	return uint8(at)
 }
 
 // OnZero goes on at l where the call returns 0.
@@ -237,9 +264,11 @@ func (b *Builder) finish() (report Arg, err error) {
 	b.Step(-1)
 	b.Bind(failed)
 	send := b.Call("write", b.reportFD, report, Const(reportSize))
-	for i := range b.calls[send.index].mask {
-		b.calls[send.index].mask[i] = ^uint32(0) // nobody is left to tell
+	var any errnoSet
+	for i := range any {
+		any[i] = ^uint32(0) // nobody is left to tell
 	}
+	b.calls[send.index].mask = b.maskOf(any)
 	b.Bind(Exit)
 	b.Call("exit_group", Const(exitFailed))
 	for l, at := range b.labels[1:] {

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+
+	"github.com/tare-oci/tare/runtime/linux"
 )
 
 // Where the parts of an image lie. Both segments come from the start of the
@@ -41,6 +43,7 @@ const (
 type Image struct {
 	// ELF is the file.
 	ELF   []byte
+	arch  linux.Arch
 	calls []call
 	arena []byte
 	addr  func(Arg) uint64
@@ -79,13 +82,13 @@ func (b *Builder) Image() (*Image, error) {
 	}
 	elf := make([]byte, dataOffset, dataOffset+code+len(b.arena))
 	for i := range b.calls {
-		elf = b.appendCall(elf, i, outs[i], masks[i], addr)
+		elf = b.appendCall(elf, i, outs[i], masks[b.calls[i].mask], addr)
 	}
 	elf = append(elf, b.arena...)
 	if err := putHeader(elf, b.goarch, addr(report)); err != nil {
 		return nil, err
 	}
-	im.ELF, im.calls, im.arena, im.addr = elf, b.calls, b.arena, addr
+	im.ELF, im.arch, im.calls, im.arena, im.addr = elf, b.arch, b.calls, b.arena, addr
 	return im, nil
 }
 
@@ -99,7 +102,8 @@ func callAddress(index int) uint64 {
 type destination struct{ call, arg, slot int }
 
 // placeLists puts the lists of destinations and the sets of tolerated errnos
-// into the arena and returns their offsets, by call.
+// into the arena and returns their offsets: those of the lists by call, those
+// of the sets by their index.
 func (b *Builder) placeLists() (outs, masks []int, dests []destination) {
 	byVar := make([][]destination, b.vars)
 	note := func(a Arg, d destination) {
@@ -108,8 +112,8 @@ func (b *Builder) placeLists() (outs, masks []int, dests []destination) {
 		}
 	}
 	for i, c := range b.calls {
-		for j, a := range c.args[:c.nargs] {
-			note(a, destination{call: i, arg: j})
+		for j := range int(c.nargs) {
+			note(c.arg(j), destination{call: i, arg: j})
 		}
 	}
 	for _, w := range b.words {
@@ -122,7 +126,13 @@ func (b *Builder) placeLists() (outs, masks []int, dests []destination) {
 	b.align()
 	empty := len(b.arena)
 	b.arena = append(b.arena, 0, 0, 0, 0)
-	seen := map[errnoSet]int{}
+	masks = make([]int, len(b.masks))
+	for i, set := range b.masks {
+		masks[i] = len(b.arena)
+		for _, w := range set {
+			b.arena = binary.LittleEndian.AppendUint32(b.arena, w)
+		}
+	}
 	lists := make([]int, b.vars)
 	for v, ds := range byVar {
 		lists[v] = len(b.arena)
@@ -133,21 +143,12 @@ func (b *Builder) placeLists() (outs, masks []int, dests []destination) {
 		}
 		b.arena = append(b.arena, 0, 0, 0, 0)
 	}
-	outs, masks = make([]int, len(b.calls)), make([]int, len(b.calls))
+	outs = make([]int, len(b.calls))
 	for i, c := range b.calls {
 		outs[i] = empty
 		if c.into >= 0 {
 			outs[i] = lists[c.into]
 		}
-		at, ok := seen[c.mask]
-		if !ok {
-			at = len(b.arena)
-			for _, w := range c.mask {
-				b.arena = binary.LittleEndian.AppendUint32(b.arena, w)
-			}
-			seen[c.mask] = at
-		}
-		masks[i] = at
 	}
 	return outs, masks, dests
 }
@@ -166,8 +167,8 @@ func (b *Builder) appendCall(elf []byte, i, outs, mask int, addr func(Arg) uint6
 	elf = le.AppendUint32(elf, target(c.onErrno, callAddress(i+1)))
 	elf = le.AppendUint32(elf, target(c.onZero, 0))
 	elf = le.AppendUint32(elf, 0)
-	for _, a := range c.args {
-		elf = le.AppendUint64(elf, addr(a))
+	for j := range c.args {
+		elf = le.AppendUint64(elf, addr(c.arg(j)))
 	}
 	return elf
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/tare-oci/tare/runtime/linux"
 )
 
 // ReportSize is the length in bytes of a failure report.
@@ -42,7 +44,7 @@ func (im *Image) Failure(report []byte) (Failure, error) {
 		return Failure{}, fmt.Errorf("program: report names no call: address %#x, errno %d", address, errno)
 	}
 	c := im.calls[i]
-	return Failure{Step: int(c.step), Call: c.name, Errno: errno}, nil
+	return Failure{Step: int(c.step), Call: im.name(c), Errno: errno}, nil
 }
 
 // Address is that of the first call of a step, 0 where it has none.
@@ -70,18 +72,23 @@ func (im *Image) Calls(yield func(step int, text string) bool) {
 func (im *Image) Names() []string {
 	names := make([]string, len(im.calls))
 	for i, c := range im.calls {
-		names[i] = c.name
+		names[i] = im.name(c)
 	}
 	return names
+}
+
+func (im *Image) name(c call) string {
+	name, _ := linux.SyscallName(im.arch, int(c.nr))
+	return name
 }
 
 func (im *Image) text(i int) string {
 	c := im.calls[i]
 	args := make([]string, c.nargs)
-	for j, a := range c.args[:c.nargs] {
-		args[j] = im.argText(a)
+	for j := range args {
+		args[j] = im.argText(c.arg(j))
 	}
-	s := c.name + "(" + strings.Join(args, ", ") + ")"
+	s := im.name(c) + "(" + strings.Join(args, ", ") + ")"
 	if c.into >= 0 {
 		s += fmt.Sprintf(" = $%d", c.into)
 	}
