@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tare-oci/tare/engine"
+	"github.com/tare-oci/tare/image"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// engine opens the place that tare keeps everything in.
+func (a *app) engine() (*engine.Engine, error) {
+	if a.root != "" {
+		return engine.Open(engine.Options{Root: a.root, RunRoot: filepath.Join(a.root, "run"), Warn: a.warn})
+	}
+	root, runRoot, err := engine.DefaultRoots(a.getenv)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Open(engine.Options{Root: root, RunRoot: runRoot, Warn: a.warn})
+}
+
+// platformFlag declares --platform. The function it returns parses it; nil is
+// this machine's platform.
+func platformFlag(flags flagSet) func() (*v1.Platform, error) {
+	text := flags.String("platform", "", "the image for `OS/ARCH[/VARIANT]` instead of this machine's")
+	return func() (*v1.Platform, error) {
+		if *text == "" {
+			return nil, nil
+		}
+		p, err := image.ParsePlatform(*text)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return &p, nil
+	}
+}
+
+// flagSet is the part of pflag.FlagSet that shared flags are declared with.
+type flagSet interface {
+	String(name, value, usage string) *string
+	Bool(name string, value bool, usage string) *bool
+}
+
+// completeImages offers the names of images that are here, up to max of them.
+func (a *app) completeImages(max int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if max >= 0 && len(args) >= max {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		e, err := a.engine()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		defer e.Close()
+		images, err := e.Images(cmd.Context())
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var names []string
+		for _, i := range images {
+			for _, name := range []string{i.FamiliarName(), i.Name} {
+				if strings.HasPrefix(name, typed) {
+					names = append(names, name)
+					break
+				}
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

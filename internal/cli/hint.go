@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/engine"
+	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/runtime/host"
+)
+
+// hints say what the user can do about an error. The first row that matches
+// counts, so the closer cause comes first.
+func hints() []hint {
+	return []hint{
+		{is(engine.ErrNeedsRoot), "run it as root, for instance with sudo; pull, images, inspect and explain work without"},
+		{is(engine.ErrCommandNotFound), "the image has no such program in its PATH; tare run --entrypoint ls IMAGE /bin shows what it has, where it has ls"},
+		{is(engine.ErrCommandNotExecutable), "is it a program for this platform, and has it the x permission? tare inspect IMAGE tells the platform"},
+		{is(distribution.ErrInvalidReference), "an image is named [HOST[:PORT]/]PATH[:TAG][@DIGEST] in lower case, such as debian:12 or registry.example.com:5000/team/app:v1"},
+		{is(distribution.ErrTooManyRequests), "the registry limits anonymous users; sign in (docker login or podman login), or wait"},
+		{is(distribution.ErrUnauthorized), "give credentials with --creds USER:PASSWORD or --authfile FILE, or sign in with docker login or podman login; " +
+			"many registries answer so for an image that does not exist, too"},
+		{is(distribution.ErrDenied), "the credentials are accepted, but do not open this repository; is its name right?"},
+		{is(distribution.ErrNotFound), "the registry has no such image: check the spelling of name and tag"},
+		{as[*image.NoPlatformError], "choose one of these with --platform OS/ARCH"},
+		{is(image.ErrArtifact), "this can be inspected and pulled by other tools, but not run"},
+		{is(image.ErrMismatch), "what the registry or the disk has is damaged or was changed; pull again, and if it stays so tell the registry's owner"},
+		{is(engine.ErrNoImage), "tare images lists what is here; tare pull IMAGE fetches what is not"},
+		{is(host.ErrKernelTooOld), "upgrade the kernel, or pull and unpack here and run elsewhere"},
+		{speaksHTTP, "this registry does not speak TLS; if that is meant to be, use --plain-http"},
+		{unknownAuthority, "the registry's certificate is not from an authority that this machine trusts; name that authority with --ca-file FILE"},
+		{as[*net.DNSError], "is the registry's name right, and this machine online?"},
+		{is(syscall.ECONNREFUSED), "nothing listens there; are the registry's address and port right?"},
+		{lockHeld, "another tare is at work in the same place; wait for it, or use another --root"},
+		{is(syscall.ENOSPC), "the disk is full; tare gc removes what no image needs, --root moves everything elsewhere"},
+		{is(syscall.EROFS), "the file system is read-only; --root DIR keeps everything elsewhere"},
+		{permission, "run it as root, or keep everything in a place of your own with --root DIR"},
+	}
+}
+
+// hint is one row: what it is for, and what it says.
+type hint struct {
+	matches func(error) bool
+	text    string
+}
+
+func hintFor(err error) string {
+	for _, h := range hints() {
+		if h.matches(err) {
+			return h.text
+		}
+	}
+	return ""
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func as[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// speaksHTTP: net/http has no value for the one, crypto/tls has one for the other.
+func speaksHTTP(err error) bool {
+	return as[tls.RecordHeaderError](err) || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
+
+func unknownAuthority(err error) bool {
+	return as[x509.UnknownAuthorityError](err) || as[*tls.CertificateVerificationError](err)
+}
+
+// lockHeld: who waits for a lock gives up only when it is told to.
+func lockHeld(err error) bool {
+	return strings.Contains(err.Error(), "held by another process") && errors.Is(err, context.Canceled)
+}
+
+// permission is for files; a registry's refusal is another thing.
+func permission(err error) bool {
+	return errors.Is(err, fs.ErrPermission) && as[*fs.PathError](err)
+}

@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/tare-oci/tare/engine"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run [flags] IMAGE [COMMAND [ARG...]]",
+		Short: "Run a command in a new container",
+		Long: `Run a command in a new container, in the foreground: its output is tare's output,
+signals go to it, and its exit status becomes tare's. An image that is not here is
+pulled first. The container is removed when it has ended.
+
+Flags end at IMAGE; what follows is the command's. Exit statuses of tare itself are
+125 (the container could not be made), 126 (the command cannot be executed) and
+127 (there is no such command).`,
+		Example: `  tare run -it debian:12                              a shell
+  tare run alpine cat /etc/os-release                 one command
+  tare run -v /srv/data:/data:ro -w /data alpine ls   with a directory of this machine
+  tare run -m 64m --cpus 0.5 --read-only alpine sh -c 'echo hello'
+  tare run --runtime crun alpine true                 with another OCI runtime
+  tare run oci:layout:v1 true                         from an image layout in ./layout`,
+		Args:              arguments(1, -1, "IMAGE"),
+		ValidArgsFunction: a.completeImages(1),
+	}
+	f := declareRunFlags(cmd, true)
+	cmd.Flags().SetInterspersed(false)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		o, err := f.options(a.getenv, args)
+		if err != nil {
+			return err
+		}
+		o.Stdio = [3]*os.File{a.stdin, a.stdout, a.stderr}
+		if o.Terminal && o.Interactive && !term.IsTerminal(int(a.stdin.Fd())) {
+			return usageError{errors.New("-t: standard input is not a terminal")}
+		}
+		e, err := a.engine()
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		if err := a.provide(cmd.Context(), e, &o, f); err != nil {
+			return err
+		}
+		a.release() // from here on signals are the container's, see engine.Run
+		status, err := e.Run(context.WithoutCancel(cmd.Context()), o)
+		if err != nil {
+			return exitError{engine.ExitStatus(err), err}
+		}
+		if status != 0 {
+			return exitError{status: status}
+		}
+		return nil
+	}
+	return cmd
+}
+
+// provide sees to it that the image is in the store, as --pull says, with
+// progress shown. What is in a layout elsewhere needs no pull.
+func (a *app) provide(ctx context.Context, e *engine.Engine, o *engine.RunOptions, f *runFlags) error {
+	if strings.HasPrefix(o.Image, layoutPrefix) {
+		return nil
+	}
+	_, err := e.Resolve(ctx, o.Image, o.Pull.Platform)
+	missing := errors.Is(err, engine.ErrNoImage)
+	switch {
+	case f.pull == "never" && err != nil, err != nil && !missing:
+		return err
+	case f.pull == "always", missing:
+		_, err = a.pull(ctx, e, o.Image, o.Pull.Platform, f.registry)
+		return err
+	}
+	return nil
+}
+
+// layoutPrefix marks an image in a layout: oci:DIR:TAG.
+const layoutPrefix = "oci:"
+
+// ensure is provide for the verbs that have no --pull.
+func (a *app) ensure(ctx context.Context, e *engine.Engine, name string, platform *v1.Platform, registry registryFlags) error {
+	o := &engine.RunOptions{Image: name, Pull: engine.PullOptions{Platform: platform}}
+	return a.provide(ctx, e, o, &runFlags{pull: "missing", registry: registry})
+}
