@@ -156,7 +156,7 @@ func (m *making) reserve(root string) error {
 	}
 	m.container = c
 	if err := c.save(); err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
+		return errors.Join(err, c.forget())
 	}
 	return nil
 }
@@ -384,7 +384,7 @@ func (m *making) undo(why error) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, os.RemoveAll(m.container.dir))...)
+	return errors.Join(append(errs, m.container.forget())...)
 }
 
 const cleanupTimeout = 10 * time.Second

@@ -206,7 +206,7 @@ func (c *Container) remove(ctx context.Context, m cgroup.Manager) error {
 			return fmt.Errorf("container %q: %w", c.ID, err)
 		}
 	}
-	if err := os.RemoveAll(c.dir); err != nil {
+	if err := c.forget(); err != nil {
 		return fmt.Errorf("container %q: %w", c.ID, err)
 	}
 	return nil

@@ -138,6 +138,8 @@ func (s Store) List() ([]*Container, error) {
 	return all, errors.Join(errs...)
 }
 
+const newRecordName = recordName + ".new"
+
 // save writes the record under a temporary name and renames it, so that a
 // reader sees the old one or the new one.
 func (c *Container) save() error {
@@ -145,12 +147,24 @@ func (c *Container) save() error {
 	if err != nil {
 		return fmt.Errorf("container %q: encode state: %w", c.ID, err)
 	}
-	path := filepath.Join(c.dir, recordName)
-	if err := writeFile(path+".new", data, 0o600); err != nil {
+	if err := writeFile(filepath.Join(c.dir, newRecordName), data, 0o600); err != nil {
 		return fmt.Errorf("container %q: write state: %w", c.ID, err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := os.Rename(filepath.Join(c.dir, newRecordName), filepath.Join(c.dir, recordName)); err != nil {
 		return fmt.Errorf("container %q: write state: %w", c.ID, err)
+	}
+	return nil
+}
+
+// forget removes the container's directory. It holds only files of known
+// names, which takes fewer calls than to read it.
+func (c *Container) forget() error {
+	for _, name := range []string{gateName, newRecordName, recordName} {
+		// What can't be removed shows in the removal of the directory.
+		_ = unix.Unlink(filepath.Join(c.dir, name))
+	}
+	if err := unix.Rmdir(c.dir); err != nil && !errors.Is(err, unix.ENOENT) {
+		return os.RemoveAll(c.dir)
 	}
 	return nil
 }
