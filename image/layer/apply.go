@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -66,7 +68,8 @@ type applier struct {
 
 	brought map[uint64]struct{} // Flat: hashes of the names this layer has brought, with all above them
 	seed    maphash.Seed
-	links   map[string]string // Overlay: hard links whose targets are not in this layer
+	links   map[string]string   // Overlay: hard links whose targets are not in this layer
+	hidden  map[string]struct{} // Overlay: names with whiteouts
 }
 
 func newApplier(root *safepath.Root, options Options) *applier {
@@ -79,6 +82,7 @@ func newApplier(root *safepath.Root, options Options) *applier {
 		brought: map[uint64]struct{}{},
 		seed:    maphash.MakeSeed(),
 		links:   map[string]string{},
+		hidden:  map[string]struct{}{},
 	}
 }
 
@@ -217,8 +221,9 @@ func (a *applier) makeParent(name string, h *tarstream.Header) (*dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Its real times nobody knows; the entry's are at least the same every time.
-	d.times, d.dirty, d.implicit = timesOf(h), true, true
+	// Its real times nobody knows; the entry's are at least the same every time. Where the layer removes the directory that
+	// was below, that one's attributes are not wanted either.
+	d.times, d.dirty, d.implicit = timesOf(h), true, !hidden
 	uid, gid, err := a.owner(&tarstream.Header{})
 	if err == nil {
 		err = a.own(d.fd, p, mode, uid, gid, true)
@@ -271,7 +276,7 @@ func (a *applier) hasBrought(name string) bool {
 }
 
 func (a *applier) pending() Pending {
-	p := Pending{Dirs: a.tree.implicit()}
+	p := Pending{Dirs: a.tree.implicit(), Whiteouts: slices.Sorted(maps.Keys(a.hidden))}
 	for name, target := range a.links {
 		p.Links = append(p.Links, HardLink{Name: name, Target: target})
 	}

@@ -15,22 +15,14 @@ import (
 )
 
 // Complete adds to a layer that was applied alone what only the layers below it can tell: the attributes of directories
-// that it has entries in but does not describe, without which overlayfs would show made-up ones, and files that it only
-// has a hard link to. lowers are the directories of the layers below, the topmost first, complete themselves.
+// that it has entries in but does not describe, without which overlayfs would show made-up ones; files that it only has a
+// hard link to; and which whiteouts have nothing to hide. Those have to go, because overlayfs lists them in a directory
+// that only one layer has. lowers are the directories of the layers below, the topmost first, themselves complete; none if
+// the layer's Result has OpaqueRoot.
 func Complete(ctx context.Context, root *safepath.Root, lowers []*safepath.Root, pending Pending, options Options) error {
-	c := completer{root: root, lowers: lowers, opaque: options.Form.opaque(), copied: map[string]string{}}
-	for _, name := range pending.Dirs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := c.describe(name); err != nil {
-			return fmt.Errorf("complete layer %s: directory %s: %w", options.Name, quote(name), err)
-		}
-	}
-	for _, l := range pending.Links {
-		if err := c.link(ctx, l); err != nil {
-			return fmt.Errorf("complete layer %s: hard link %s to %s: %w", options.Name, quote(l.Name), quote(l.Target), err)
-		}
+	c := completer{root: root, lowers: lowers, opaque: options.Form.opaque(), implicit: map[string]bool{}, copied: map[string]string{}}
+	if err := c.complete(ctx, pending); err != nil {
+		return fmt.Errorf("complete layer %s: %w", options.Name, err)
 	}
 	return nil
 }
@@ -40,35 +32,132 @@ func sortLinks(links []HardLink) {
 }
 
 type completer struct {
-	root   *safepath.Root
-	lowers []*safepath.Root
-	opaque string
-	copied map[string]string // the name in this layer of each link target that has been copied
+	root     *safepath.Root
+	lowers   []*safepath.Root
+	opaque   string
+	implicit map[string]bool   // the directories that the layer does not describe
+	copied   map[string]string // the name in this layer of each link target that has been copied
+}
+
+func (c *completer) complete(ctx context.Context, pending Pending) error {
+	for _, name := range pending.Dirs {
+		c.implicit[name] = true
+	}
+	for _, name := range pending.Whiteouts {
+		if err := c.prune(name); err != nil {
+			return fmt.Errorf("whiteout of %s: %w", quote(name), err)
+		}
+	}
+	for _, name := range pending.Dirs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !c.implicit[name] {
+			continue
+		}
+		if err := c.describe(name); err != nil {
+			return fmt.Errorf("directory %s: %w", quote(name), err)
+		}
+	}
+	for _, l := range pending.Links {
+		if err := c.link(ctx, l); err != nil {
+			return fmt.Errorf("hard link %s to %s: %w", quote(l.Name), quote(l.Target), err)
+		}
+	}
+	return nil
+}
+
+// prune removes a whiteout from a directory that no lower layer shows in, and then the directory, if the layer only has it
+// for its whiteouts.
+func (c *completer) prune(name string) error {
+	dirName, base := safepath.SplitBase(name)
+	hides, err := c.hides(c.root, dirName)
+	if err != nil {
+		return err
+	}
+	if !hides {
+		lower, err := c.showing(dirName)
+		if lower != nil {
+			lower.Close()
+		}
+		if lower != nil || err != nil {
+			return err
+		}
+	}
+	err = c.in(dirName, func(dirfd int) error {
+		var st unix.Stat_t
+		err := unix.Fstatat(dirfd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if err != nil || !isWhiteoutNode(&st) {
+			return err // the layer has put something else there
+		}
+		return unix.Unlinkat(dirfd, base, 0)
+	})
+	for c.implicit[dirName] && dirName != "." && err == nil {
+		above, base := safepath.SplitBase(dirName)
+		err = c.in(above, func(dirfd int) error { return unix.Unlinkat(dirfd, base, unix.AT_REMOVEDIR) })
+		if err == nil {
+			delete(c.implicit, dirName)
+		}
+		dirName = above
+	}
+	if isMissing(err) || err == unix.ENOTEMPTY {
+		return nil
+	}
+	return err
+}
+
+// in has do change something in a directory of the layer, whose times stay as they are.
+func (c *completer) in(name string, do func(dirfd int) error) error {
+	fd, err := safepath.OpenAt(c.root.FD(), name, unix.O_RDONLY|unix.O_DIRECTORY, 0, safepath.Beneath)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if err := do(fd); err != nil {
+		return err
+	}
+	return setTimes(fd, [2]unix.Timespec{st.Atim, st.Mtim})
 }
 
 // describe copies a directory's attributes from the topmost layer that shows through.
 func (c *completer) describe(name string) error {
+	// What is in a directory that this layer made opaque is hidden, but not the directory's own attributes.
+	above, _ := safepath.SplitBase(name)
+	if hides, err := c.hides(c.root, above); hides || err != nil {
+		return err
+	}
+	from, err := c.showing(name)
+	if from == nil || err != nil {
+		return err
+	}
+	defer from.Close()
 	to, err := c.root.OpenBeneath(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	defer to.Close()
-	hides, err := c.hides(c.root, name)
+	return copyAttributes(int(to.Fd()), int(from.Fd()))
+}
+
+// showing opens the directory that the topmost of the lower layers shows at name; nil if there is none.
+func (c *completer) showing(name string) (*os.File, error) {
 	for _, lower := range c.lowers {
-		if hides || err != nil {
-			return err
+		from, err := lower.OpenBeneath(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err == nil {
+			return from, nil
 		}
-		from, oerr := lower.OpenBeneath(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-		if oerr == nil {
-			defer from.Close()
-			return copyAttributes(int(to.Fd()), int(from.Fd()))
+		if !isMissing(err) && !errors.Is(err, unix.ELOOP) {
+			return nil, err
 		}
-		if !isMissing(oerr) && !errors.Is(oerr, unix.ELOOP) {
-			return oerr
+		if hides, err := c.hides(lower, name); hides || err != nil {
+			return nil, err
 		}
-		hides, err = c.hides(lower, name)
 	}
-	return err
+	return nil, nil
 }
 
 // hides says whether a layer keeps those below it from showing at name: by an opaque directory on the way, or by
@@ -131,43 +220,32 @@ func copyAttributes(to, from int) error {
 
 // link makes a name for the file that a hard link needs, and leaves the times of the directory as they are.
 func (c *completer) link(ctx context.Context, l HardLink) error {
-	dir, base, err := c.root.OpenParent(l.Name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	var before unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &before); err != nil {
-		return err
-	}
-	if first, ok := c.copied[l.Target]; ok {
-		err = c.linkAgain(dir, base, first)
-	} else {
-		err = c.copyUp(ctx, dir, base, l.Target)
+	dir, base := safepath.SplitBase(l.Name)
+	return c.in(dir, func(dirfd int) error {
+		if first, ok := c.copied[l.Target]; ok {
+			return c.linkAgain(dirfd, base, first)
+		}
 		c.copied[l.Target] = l.Name
-	}
-	if err != nil {
-		return err
-	}
-	return setTimes(int(dir.Fd()), [2]unix.Timespec{before.Atim, before.Mtim})
+		return c.copyUp(ctx, dirfd, base, l.Target)
+	})
 }
 
-func (c *completer) linkAgain(dir *os.File, base, first string) error {
+func (c *completer) linkAgain(dirfd int, base, first string) error {
 	firstDir, firstBase, err := c.root.OpenParent(first)
 	if err != nil {
 		return err
 	}
 	defer firstDir.Close()
-	return unix.Linkat(int(firstDir.Fd()), firstBase, int(dir.Fd()), base, 0)
+	return unix.Linkat(int(firstDir.Fd()), firstBase, dirfd, base, 0)
 }
 
 // copyUp copies a file from the topmost layer that has it, as overlayfs would before a change.
-func (c *completer) copyUp(ctx context.Context, dir *os.File, base, target string) error {
+func (c *completer) copyUp(ctx context.Context, dirfd int, base, target string) error {
 	for _, lower := range c.lowers {
 		from, err := lower.OpenRegular(target)
 		if err == nil {
 			defer from.Close()
-			return copyFile(ctx, dir, base, from)
+			return copyFile(ctx, dirfd, base, from)
 		}
 		if !isMissing(err) {
 			return err
@@ -180,9 +258,9 @@ func (c *completer) copyUp(ctx context.Context, dir *os.File, base, target strin
 }
 
 // copyFile copies a file with its attributes to the new name base.
-func copyFile(ctx context.Context, dir *os.File, base string, from *os.File) error {
+func copyFile(ctx context.Context, dirfd int, base string, from *os.File) error {
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(int(dir.Fd()), base, flags, 0o600)
+	fd, err := unix.Openat(dirfd, base, flags, 0o600)
 	if err != nil {
 		return err
 	}

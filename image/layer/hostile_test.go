@@ -484,17 +484,18 @@ func TestNoSpace(t *testing.T) {
 // inMountNamespace calls f on a thread with a private mount namespace, which ends with it.
 func inMountNamespace(t testing.TB, f func() error) {
 	t.Helper()
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked, so that the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNS)
+		err := errors.New("ended in the middle")
+		defer func() { done <- err }() // also when f ends by t.Fatal
+		err = unix.Unshare(unix.CLONE_NEWNS)
 		if err == nil {
 			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 		}
 		if err == nil {
 			err = f()
 		}
-		done <- err
 	}()
 	if err := <-done; err != nil {
 		t.Fatal(err)

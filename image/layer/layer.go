@@ -115,8 +115,9 @@ type Result struct {
 
 // Pending is what a layer that was applied alone leaves to be looked up in the layers below it: see Complete.
 type Pending struct {
-	Dirs  []string   // directories the layer has entries in, but does not describe; parents before children
-	Links []HardLink // hard links to files that the layer does not have
+	Dirs      []string   // directories the layer has entries in, but does not describe
+	Whiteouts []string   // overlayfs's whiteouts
+	Links     []HardLink // hard links to files that the layer does not have
 }
 
 // HardLink is a name for a file that has another one already.

@@ -38,7 +38,11 @@ func (a *applier) whiteout(dirName, base string, h *tarstream.Header) error {
 		if a.options.Form == Flat {
 			return a.removeLower(dirName)
 		}
-		return a.opaqueDir(dirName, h)
+		d, err := a.parent(dirName, h)
+		if err != nil {
+			return err
+		}
+		return a.setOpaque(d)
 	}
 	hidden := base[len(whiteoutPrefix):]
 	if hidden == "" || hidden == "." || hidden == ".." {
@@ -117,6 +121,9 @@ func (a *applier) markHidden(dirName, base string, h *tarstream.Header) error {
 	}
 	d.dirty = true
 	err = unix.Mknodat(d.fd, base, unix.S_IFCHR, 0) // takes no privilege: Linux 5.8
+	if err == nil {
+		a.hidden[full] = struct{}{}
+	}
 	if err != unix.EEXIST {
 		return err
 	}
@@ -124,18 +131,14 @@ func (a *applier) markHidden(dirName, base string, h *tarstream.Header) error {
 	if err != nil || !isDir {
 		return err
 	}
-	return a.opaqueDir(full, h)
-}
-
-// opaqueDir marks a directory as hiding all that lower layers have in it.
-func (a *applier) opaqueDir(name string, h *tarstream.Header) error {
-	d, err := a.parent(name, h)
-	if err != nil {
+	if d, err = a.tree.find(full); err != nil {
 		return err
 	}
+	d.implicit = false // what is below, with its attributes, is gone
 	return a.setOpaque(d)
 }
 
+// setOpaque marks a directory as hiding all that lower layers have in it.
 func (a *applier) setOpaque(d *dir) error {
 	if d.name == "." {
 		a.result.OpaqueRoot = true
