@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-
 	"github.com/tare-oci/tare/image/layout"
 	"github.com/tare-oci/tare/runtime/lifecycle"
 )

@@ -82,6 +82,12 @@ func (e *Engine) Pull(ctx context.Context, name string, o PullOptions) (Image, e
 		return Image{}, err
 	}
 	defer release()
+	e.sweep(ctx)
+	return e.pullReference(ctx, ref, o)
+}
+
+// pullReference is Pull under a lease.
+func (e *Engine) pullReference(ctx context.Context, ref distribution.Reference, o PullOptions) (Image, error) {
 	img, err := e.pull(ctx, ref, o)
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
@@ -89,7 +95,6 @@ func (e *Engine) Pull(ctx context.Context, name string, o PullOptions) (Image, e
 	return img, nil
 }
 
-// pull is Pull under a lease.
 func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOptions) (Image, error) {
 	session, err := e.images.Begin(ctx)
 	if err != nil {

@@ -3,13 +3,16 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
-	"time"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
 
-	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
-	"github.com/tare-oci/tare/runtime/plan"
+	"github.com/tare-oci/tare/runtime/foreground"
+	"github.com/tare-oci/tare/runtime/lifecycle"
 )
 
 // RunOptions say what to run, and how. What is left out is as the image says,
@@ -69,54 +72,110 @@ type RunOptions struct {
 // SIGQUIT end the preparation. So ctx must not be tied to signals. When ctx ends
 // while the container runs, the container is killed.
 func (e *Engine) Run(ctx context.Context, o RunOptions) (status int, err error) {
-	return 0, errors.New("run: not yet")
+	ctx, handOver, stop := interruptible(ctx)
+	defer stop()
+	if !o.Interactive {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			return 0, err
+		}
+		defer null.Close()
+		o.Stdio[0] = null
+	}
+	err = e.withContainer(ctx, o, func(c *container, o RunOptions) (err error) {
+		handOver()
+		if o.Runtime != "" {
+			status, err = external{e, o.Runtime}.run(ctx, c.id, c.path, o)
+		} else {
+			status, err = e.foreground(ctx, c, o)
+		}
+		return commandError(err)
+	})
+	return status, err
 }
 
-// UnpackOptions say how to unpack.
-type UnpackOptions struct {
-	// Platform to choose from an index; nil is this machine's.
-	Platform *v1.Platform
-	// Pull says how an image is pulled that is missing.
-	Pull PullOptions
-	// RootfsOnly makes the directory the root file system itself, without the
-	// bundle around it.
-	RootfsOnly bool
+// foreground runs the container with our own runtime. The container's process
+// is forked by the calling thread, which has its root file system mounted.
+func (e *Engine) foreground(ctx context.Context, c *container, o RunOptions) (status int, err error) {
+	defer context.AfterFunc(ctx, func() {
+		// Before it runs there is nothing to kill: then ctx ends its creation.
+		_ = e.runtime().Kill(context.WithoutCancel(ctx), c.id, unix.SIGKILL, true)
+	})()
+	create := lifecycle.CreateOptions{ID: c.id, Bundle: c.path, Stdio: o.Stdio, Warn: e.options.Warn}
+	return foreground.Run(ctx, e.runtime(), create, foreground.Options{})
 }
 
-// Unpack writes an image to a new, or empty, directory as a bundle: its
-// config.json, and its files in rootfs. The image is a name in the store, a
-// registry reference (pulled when it is missing), or oci:LAYOUT:TAG. The
-// directory appears whole or not at all.
-func (e *Engine) Unpack(ctx context.Context, image, dir string, o UnpackOptions) error {
-	return errors.New("unpack: not yet")
+// interruptible ends the context on a signal that ends programs, until handOver
+// is called. From then on, somebody else has to deal with signals; but until
+// stop, none ends this program by itself.
+func interruptible(parent context.Context) (ctx context.Context, handOver, stop func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals, over := make(chan os.Signal, 1), make(chan struct{})
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT} {
+		if !signal.Ignored(s) { // as with nohup
+			signal.Notify(signals, s)
+		}
+	}
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(fmt.Errorf("interrupted by %v", s))
+		case <-ctx.Done():
+		case <-over:
+		}
+	}()
+	return ctx, func() { close(over) }, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
 }
 
-// Explain compiles what would be run, without running it: for a bundle (a
-// directory with a config.json), or for an image, with the options of Run.
-func (e *Engine) Explain(ctx context.Context, target string, o RunOptions) (*plan.Plan, error) {
-	return nil, errors.New("explain: not yet")
-}
-
-// GCOptions say what GC does.
-type GCOptions struct {
-	// DryRun only reports.
-	DryRun bool
-	// PartialAge keeps the beginnings of blobs that were written to more
-	// recently, for a pull to go on with.
-	PartialAge time.Duration
-}
-
-// GCReport says what GC removed, or would have.
-type GCReport struct {
-	Containers   []string        // leftovers of killed processes
-	Snapshots    []digest.Digest // ChainIDs of unpacked layers
-	Blobs        []digest.Digest
-	Partials     int   // beginnings of blobs and unpacked layers
-	RemovedBytes int64 // of blobs; what snapshots take is not counted
-}
-
-// GC removes what no image and no container needs: blobs, unpacked layers, and
-// what killed processes have left.
-func (e *Engine) GC(ctx context.Context, o GCOptions) (GCReport, error) {
-	return GCReport{}, errors.New("gc: not yet")
+// withContainer makes a container, calls use on a thread that has its root file
+// system mounted, and removes the container.
+func (e *Engine) withContainer(ctx context.Context, o RunOptions, use func(*container, RunOptions) error) (err error) {
+	if err := needRoot("run a container"); err != nil {
+		return err
+	}
+	if o.ID == "" {
+		o.ID = randomID()
+	}
+	if err := checkID(o.ID); err != nil {
+		return err
+	}
+	if o.Runtime != "" {
+		if o.Runtime, err = exec.LookPath(o.Runtime); err == nil {
+			o.Runtime, err = filepath.Abs(o.Runtime)
+		}
+		if err != nil {
+			return fmt.Errorf("runtime: %w", err)
+		}
+	}
+	defer func() {
+		if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = context.Cause(ctx)
+		}
+	}()
+	e.sweep(ctx)
+	release, err := e.lease(ctx, unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer release()
+	c, err := e.newContainer(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	return inPrivateMounts(func() (err error) {
+		unmount, err := c.mountRootfs(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, unmount()) }()
+		if err := c.configure(o); err != nil {
+			return err
+		}
+		release() // the container's own record keeps its snapshots now
+		return use(c, o)
+	})
 }

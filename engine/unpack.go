@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/engine/bundle"
+)
+
+// UnpackOptions say how to unpack.
+type UnpackOptions struct {
+	// Platform to choose from an index; nil is this machine's.
+	Platform *v1.Platform
+	// Pull says how an image is pulled that is missing.
+	Pull PullOptions
+	// RootfsOnly makes the directory the root file system itself, without the
+	// bundle around it.
+	RootfsOnly bool
+}
+
+// Unpack writes an image to a new, or empty, directory as a bundle: its
+// config.json, and its files in rootfs. The image is a name in the store, a
+// registry reference (pulled when it is missing), or oci:LAYOUT:TAG. The
+// directory appears whole or not at all.
+func (e *Engine) Unpack(ctx context.Context, image, dir string, o UnpackOptions) error {
+	if err := needRoot("unpack an image"); err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		err = e.unpackTo(ctx, image, dir, o)
+	}
+	if err != nil {
+		return fmt.Errorf("unpack %s to %s: %w", image, dir, err)
+	}
+	return nil
+}
+
+func (e *Engine) unpackTo(ctx context.Context, image, dir string, o UnpackOptions) (err error) {
+	if err := checkVacant(dir); err != nil {
+		return err
+	}
+	release, err := e.lease(ctx, unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer release()
+	o.Pull.BlobsOnly = true
+	src, err := e.source(ctx, image, o.Platform, o.Pull)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.close()) }()
+	parent, prefix := filepath.Dir(dir), "."+filepath.Base(dir)+".tare-"
+	if err := eachDead(ctx, parent, prefix, (*owned).remove); err != nil {
+		e.options.Warn(err.Error())
+	}
+	// A bundle is its owner's alone: programs in it may be setuid (CVE-2021-41103).
+	made, err := makeOwned(filepath.Join(parent, prefix+randomID()[:16]), 0o700)
+	if err != nil {
+		return err
+	}
+	if err := e.fill(ctx, src, made.path, o); err != nil {
+		return errors.Join(err, made.remove())
+	}
+	if o.RootfsOnly {
+		err = os.Rename(filepath.Join(made.path, "rootfs"), dir)
+		return errors.Join(err, made.remove())
+	}
+	if err := made.rename(dir); err != nil {
+		return errors.Join(err, made.remove())
+	}
+	made.release()
+	return nil
+}
+
+// checkVacant says whether a directory can be made here.
+func checkVacant(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		_, err := os.Stat(filepath.Dir(dir))
+		return err
+	case err != nil:
+		return err
+	case len(entries) > 0:
+		return errors.New("the directory is not empty")
+	}
+	return nil
+}
+
+// fill makes the bundle in a new directory.
+func (e *Engine) fill(ctx context.Context, src *source, dir string, o UnpackOptions) error {
+	rootfs := filepath.Join(dir, "rootfs")
+	if err := flatten(ctx, src.image, src.layers, rootfs); err != nil {
+		return err
+	}
+	if o.RootfsOnly {
+		return nil
+	}
+	spec, err := specFor(src.image, rootfs, bundle.Options{Hostname: "tare"})
+	if err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(spec, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.json"), append(data, '\n'), 0o644)
+}
