@@ -236,9 +236,7 @@ func (c *compiler) pivot() {
 	// The working directory may have to be made, while the root can be written.
 	c.cwd = c.newFD("cwd")
 	c.step("process.cwd", openTarget{c.root, path.Clean("/" + c.spec.Process.Cwd), true, c.cwd})
-	for _, s := range c.late {
-		c.plan.Steps = append(c.plan.Steps, s)
-	}
+	c.plan.Steps = append(c.plan.Steps, c.late...)
 	if c.spec.Root.Readonly {
 		c.step("root.readonly", mountSetattr{Mount: c.root, Set: linux.MOUNT_ATTR_RDONLY})
 	}

@@ -35,7 +35,7 @@ func run(t *testing.T, b *Builder) (im *Image, out []byte, status int) {
 	}
 	defer r.Close()
 	files := []*os.File{nil, nil, nil, w}
-	wait := func() int { return 0 }
+	var wait func() int
 	if b.GOARCH() == runtime.GOARCH {
 		pid, err := im.Start(Start{Files: files, Dir: t.TempDir()})
 		if err != nil {
