@@ -40,12 +40,18 @@ func ExitStatus(err error) int {
 // user's command that is wrong.
 func commandError(err error) error {
 	var step *plan.StepError
-	if !errors.As(err, &step) || !strings.HasPrefix(step.Field, "process.args") {
-		return err
+	var field *plan.FieldError
+	switch {
+	case errors.As(err, &step) && strings.HasPrefix(step.Field, "process.args"):
+		return kindOfCommandError(err, step.Errno == unix.ENOENT || step.Errno == unix.ENOTDIR || strings.Contains(err.Error(), inPath))
+	case errors.As(err, &field) && strings.HasPrefix(field.Field, "process.args") && strings.Contains(err.Error(), inPath):
+		return kindOfCommandError(err, true)
 	}
-	return kindOfCommandError(err, step.Errno == unix.ENOENT || step.Errno == unix.ENOTDIR ||
-		strings.Contains(err.Error(), "not found in $PATH"))
+	return err
 }
+
+// inPath is how engines have always recognised a command that is not there.
+const inPath = "not found in $PATH"
 
 func kindOfCommandError(err error, notFound bool) error {
 	kind := ErrCommandNotExecutable

@@ -100,16 +100,26 @@ func loggedError(log string) error {
 		if json.Unmarshal(line, &entry) != nil || entry.Level != "error" && entry.Level != "fatal" {
 			continue
 		}
-		found = errors.New("runtime: " + entry.Msg)
-		for text, notFound := range map[string]bool{
-			"executable file not found": true, "no such file or directory": true, "permission denied": false, "exec format error": false,
-		} {
-			if strings.Contains(entry.Msg, "exec") && strings.Contains(entry.Msg, text) {
-				found = kindOfCommandError(found, notFound)
-			}
-		}
+		found = classify(errors.New("runtime: " + entry.Msg))
 	}
 	return found
+}
+
+// classify finds out by its words whether the user's command is what is wrong.
+func classify(err error) error {
+	said := strings.ToLower(err.Error())
+	if !strings.Contains(said, "exec") {
+		return err
+	}
+	for text, notFound := range map[string]bool{
+		"not found in $path": true, "no such file or directory": true,
+		"permission denied": false, "exec format error": false, "is a directory": false,
+	} {
+		if strings.Contains(said, text) {
+			return kindOfCommandError(err, notFound)
+		}
+	}
+	return err
 }
 
 // delete ends a container and removes what the runtime has of it.

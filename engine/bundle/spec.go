@@ -52,6 +52,10 @@ type Options struct {
 	CgroupsPath string
 }
 
+// version is the oldest runtime-spec with all that is used here. Nothing is
+// gained by a newer one, and crun before 1.9 refuses it.
+const version = "1.0.2"
+
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Spec makes the config.json for an image whose files are in root. The user and
@@ -62,7 +66,7 @@ func Spec(img v1.Image, root *safepath.Root, o Options) (*specs.Spec, error) {
 		o.RootPath = "rootfs"
 	}
 	s := &specs.Spec{
-		Version:     specs.Version,
+		Version:     version,
 		Root:        &specs.Root{Path: o.RootPath, Readonly: o.ReadOnly},
 		Hostname:    o.Hostname,
 		Annotations: annotations(img),
