@@ -69,8 +69,8 @@ type making struct {
 }
 
 // make brings a container to the point where its process is ready.
-func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (m *making, err error) {
-	m = &making{options: o}
+func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making, err error) {
+	m := &making{options: o}
 	if err := checkID(o.ID); err != nil {
 		return nil, err
 	}

@@ -50,8 +50,11 @@ func Facts(s *specs.Spec, machine host.Facts, bundle, id string) (*plan.Facts, e
 		return nil, &plan.FieldError{Field: "root.path", Err: err}
 	}
 	defer root.Close()
-	for _, m := range s.Mounts {
-		if to, ok := danglingTarget(root, m.Destination); ok {
+	for i, m := range s.Mounts {
+		if coversAny(s.Mounts[:i], m.Destination) {
+			continue // what the root file system has there will be out of sight
+		}
+		if to, ok := linkTarget(root, m.Destination); ok {
 			f.Mountpoints[filepath.Clean("/"+m.Destination)] = to
 		}
 	}
@@ -68,13 +71,29 @@ func absolute(bundle, path string) string {
 	return bundle + "/" + path
 }
 
-// danglingTarget finds where a destination leads that is a symbolic link to
-// nothing, as /etc/resolv.conf of many images is.
-func danglingTarget(root *safepath.Root, destination string) (string, bool) {
-	var st unix.Stat_t
+// coversAny says whether a destination lies below that of one of mounts.
+func coversAny(mounts []specs.Mount, destination string) bool {
+	for _, m := range mounts {
+		if strings.HasPrefix(filepath.Clean("/"+destination), filepath.Clean("/"+m.Destination)+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// linkTarget finds where a destination with a symbolic link in its path leads,
+// also where nothing is there yet, as with /etc/resolv.conf of many images.
+func linkTarget(root *safepath.Root, destination string) (string, bool) {
 	name := strings.TrimLeft(filepath.Clean("/"+destination), "/")
-	// The common case costs one call: it is there and no link, or it is not there.
-	if name == "" || unix.Fstatat(root.FD(), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+	if name == "" {
+		return "", false
+	}
+	// The common case costs one or two calls: it is there, or it is not, without a link.
+	fd, err := unix.Openat2(root.FD(), name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err == nil {
+		unix.Close(fd)
+	}
+	if !errors.Is(err, unix.ELOOP) {
 		return "", false
 	}
 	to, err := root.Resolve(name)
