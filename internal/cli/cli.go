@@ -50,7 +50,12 @@ func Main(args []string) int {
 // interrupted is why a context ended: a signal came.
 type interrupted struct{ syscall.Signal }
 
-func (i interrupted) Error() string { return "interrupted: " + i.Signal.String() }
+func (i interrupted) Error() string {
+	if i.Signal == syscall.SIGINT {
+		return "interrupted"
+	}
+	return "interrupted: " + i.Signal.String()
+}
 
 // withSignals ends the context at the first signal, so that all that is under
 // way ends in good order. The second has its usual effect.

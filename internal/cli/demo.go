@@ -227,7 +227,7 @@ func (d *demo) unpack(ctx context.Context) (what, details string, err error) {
 // options are what explain shows and run does.
 func (d *demo) options() engine.RunOptions {
 	return engine.RunOptions{
-		Image: d.ref.String(), Pull: engine.PullOptions{Registry: d.client}, Hostname: "tare-demo",
+		Image: d.ref.String(), Pull: engine.PullOptions{Registry: d.client}, Hostname: "tare-demo", ID: filepath.Base(d.dir),
 		ReadOnly: true, CapDrop: []string{"ALL"}, SecurityOpts: []string{"no-new-privileges"}, MemoryBytes: 128 << 20, PidsLimit: 64,
 	}
 }
@@ -245,9 +245,26 @@ func (d *demo) explain(ctx context.Context) (what, details string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	lines := strings.SplitAfter(text.String(), "\n")
-	shown := strings.Join(lines[:min(max(d.lines, 0), len(lines))], "")
-	return fmt.Sprintf("%d steps, a program of %s; it begins so:", len(plan.Steps), sizeText(int64(len(program.ELF)))), shown, nil
+	what = fmt.Sprintf("%d steps, a program of %s; among the first:", len(plan.Steps), sizeText(int64(len(program.ELF))))
+	return what, firstSteps(strings.ReplaceAll(text.String(), filepath.Join(d.dir, "tare", "containers", filepath.Base(d.dir)), "…"), d.lines), nil
+}
+
+// firstSteps are lines of a plan, without those that say which descriptors and
+// control groups the process begins with, and short enough for any terminal.
+func firstSteps(plan string, most int) string {
+	const width = 50
+	var b strings.Builder
+	shown := 0
+	for l := range strings.Lines(plan) {
+		text, field, _ := strings.Cut(strings.TrimRight(l, "\n"), "#")
+		text = strings.TrimRight(text, " ")
+		if strings.HasPrefix(text, " ") || strings.HasPrefix(text, "join ") || shown >= most {
+			continue
+		}
+		shown++
+		fmt.Fprintf(&b, "%s\n", strings.TrimRight(fmt.Sprintf("%-*s %s", width, shorten(text, width), field), " "))
+	}
+	return b.String()
 }
 
 func (d *demo) runContainer(ctx context.Context) (what, details string, err error) {

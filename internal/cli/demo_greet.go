@@ -31,7 +31,7 @@ func greeting() string {
 	}
 	status := procStatus()
 	return fmt.Sprintf(`Hello from inside a container.
-pid %d, one of %s here; uid %d, gid %d; host name %s
+pid %d of %s in sight; uid %d, gid %d; host name %s
 root file system: %s; capabilities: %s; seccomp: %s; no new privileges: %s
 `,
 		os.Getpid(), plural(processCount(), "process"), os.Getuid(), os.Getgid(), printable(host),

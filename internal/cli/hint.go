@@ -20,7 +20,7 @@ import (
 // counts, so the closer cause comes first.
 func hints() []hint {
 	return []hint{
-		{is(engine.ErrNeedsRoot), "run it as root, for instance with sudo; pull, images, inspect and explain work without"},
+		{is(engine.ErrNeedsRoot), "pull, images, inspect, rmi and gc work without root, and so does explain of a bundle"},
 		{is(engine.ErrCommandNotFound), "the image has no such program in its PATH; tare run --entrypoint ls IMAGE /bin shows what it has, where it has ls"},
 		{is(engine.ErrCommandNotExecutable), "is it a program for this platform, and has it the x permission? tare inspect IMAGE tells the platform"},
 		{is(distribution.ErrInvalidReference), "an image is named [HOST[:PORT]/]PATH[:TAG][@DIGEST] in lower case, such as debian:12 or registry.example.com:5000/team/app:v1"},

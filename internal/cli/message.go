@@ -111,7 +111,7 @@ func (a *app) message(level, text, hint string) {
 
 // printableLines is printable for texts of several lines.
 func printableLines(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	for i, l := range lines {
 		lines[i] = printable(strings.ReplaceAll(l, "\t", "  "))
 	}

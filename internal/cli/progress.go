@@ -15,7 +15,8 @@ const (
 	waiting   transferState = iota
 	present                 // was here before
 	fetching                // bytes come in
-	unpacking               // bytes go out
+	unpacking               // they are all here, and go out
+	reusing                 // the same, of one that was here before
 	done
 )
 
@@ -43,6 +44,7 @@ type progress struct {
 	title     string
 	transfers []*transfer
 	changed   bool
+	ended     bool // what is not done now will not be
 	stop      chan struct{}
 	stopped   sync.WaitGroup
 }
@@ -95,7 +97,7 @@ func (p *progress) close() {
 	}
 	close(p.stop)
 	p.stopped.Wait()
-	p.stop = nil
+	p.stop, p.ended = nil, true
 	if len(p.transfers) > 0 || p.title != "" {
 		p.draw()
 	}
@@ -134,35 +136,36 @@ func (p *progress) set(id string, state transferState, doneBytes, sizeBytes int6
 	}
 	t.state = state
 	switch state {
-	case fetching, unpacking:
-		t.started, t.speed = now, meter{at: now, bytes: doneBytes}
+	case fetching, unpacking, reusing:
+		if t.started.IsZero() {
+			t.started = now
+		}
+		t.speed = meter{at: now, bytes: doneBytes}
 	case done:
 		if !t.started.IsZero() {
 			t.took = now.Sub(t.started)
 		}
 	}
-	if p.screen == nil {
-		p.line("  %s: %s", t.id, t.words())
+	if words := t.words(); p.screen == nil && words != "" {
+		p.line("  %s: %s", t.id, words)
 	}
 }
 
-// words tells the state in a log.
+// words tells the state in a log, where a beginning and an end are enough.
 func (t *transfer) words() string {
 	switch t.state {
 	case present:
 		return "here already"
 	case fetching:
 		return "fetching " + sizeText(t.sizeBytes)
-	case unpacking:
-		return "unpacking " + sizeText(t.sizeBytes)
 	case done:
 		return "done in " + durationText(t.took)
 	}
-	return "waiting"
+	return ""
 }
 
 func (p *progress) running() bool {
-	return slices.ContainsFunc(p.transfers, func(t *transfer) bool { return t.state == fetching || t.state == unpacking })
+	return slices.ContainsFunc(p.transfers, func(t *transfer) bool { return t.state == fetching || t.state == unpacking || t.state == reusing })
 }
 
 // lines is the display for a terminal of that size. Where it is too low for all
@@ -170,7 +173,7 @@ func (p *progress) running() bool {
 func (p *progress) lines(columns, rows int) []line {
 	room := max(1, rows-4) // the title, the sum, what is left out, and the cursor's
 	shown := p.transfers
-	for _, drop := range []transferState{present, done, waiting, unpacking, fetching} {
+	for _, drop := range []transferState{present, done, waiting, reusing, unpacking, fetching} {
 		for i := 0; len(shown) > room && i < len(shown); {
 			if shown[i].state == drop {
 				shown = slices.Concat(shown[:i], shown[i+1:])
@@ -188,7 +191,7 @@ func (p *progress) lines(columns, rows int) []line {
 	if hidden := len(p.transfers) - len(shown); hidden > 0 {
 		lines = append(lines, line{{fmt.Sprintf("  and %d more", hidden), dim}})
 	}
-	if len(p.transfers) > 1 && p.running() {
+	if len(p.transfers) > 1 && p.running() && !p.ended {
 		lines = append(lines, p.sumLine(columns))
 	}
 	return lines
@@ -198,7 +201,7 @@ func (p *progress) lines(columns, rows int) []line {
 const (
 	nameWidth  = 2 + 12 + 2
 	bytesWidth = 17
-	restWidth  = 16
+	restWidth  = 22
 	maxBar     = 40
 	minBar     = 5
 )
@@ -214,13 +217,16 @@ func (p *progress) transferLine(t *transfer, columns int) line {
 		share, barStyle, bytes, rest, restStyle = 1, dim, sizeText(t.sizeBytes), "here already", dim
 	case fetching:
 		rest = t.speed.String()
-	case unpacking:
+		if p.ended {
+			barStyle, rest, restStyle = dim, "stopped", red
+		}
+	case unpacking, reusing:
 		barStyle, rest = yellow, "unpacking"
 	case done:
 		share, barStyle, bytes, rest, restStyle = 1, green, sizeText(t.sizeBytes), durationText(t.took), green
 	}
-	l = append(l, p.bar(share, columns, barStyle)...)
-	return append(l, piece{fmt.Sprintf("%*s", bytesWidth, bytes), plain}, piece{"  " + rest, restStyle})
+	l = append(l, p.bar(share, columns, barStyle, bytes)...)
+	return append(l, piece{"  " + rest, restStyle})
 }
 
 // sumLine is all blobs together.
@@ -242,8 +248,8 @@ func (p *progress) sumLine(columns int) line {
 		rest = fmt.Sprintf("%s/s, %s left", sizeText(rate), left.Round(time.Second))
 	}
 	l := line{{fmt.Sprintf("  %-12s  ", "all"), bold}}
-	l = append(l, p.bar(fraction(doneBytes, sizeBytes), columns, bold)...)
-	return append(l, piece{fmt.Sprintf("%*s", bytesWidth, sizeText(doneBytes)+" / "+sizeText(sizeBytes)), plain}, piece{"  " + rest, plain})
+	l = append(l, p.bar(fraction(doneBytes, sizeBytes), columns, bold, sizeText(doneBytes)+" / "+sizeText(sizeBytes))...)
+	return append(l, piece{"  " + rest, plain})
 }
 
 func fraction(doneBytes, sizeBytes int64) float64 {
@@ -253,9 +259,9 @@ func fraction(doneBytes, sizeBytes int64) float64 {
 	return min(1, float64(doneBytes)/float64(sizeBytes))
 }
 
-// bar takes the room that the other columns leave; on a narrow terminal a
-// percentage has to do.
-func (p *progress) bar(share float64, columns int, s style) line {
+// bar takes the room that the other columns leave, with the bytes behind it; on
+// a narrow terminal a percentage has to do.
+func (p *progress) bar(share float64, columns int, s style, bytes string) line {
 	width := min(maxBar, columns-nameWidth-bytesWidth-restWidth-3)
 	if width < minBar {
 		return line{{fmt.Sprintf("%3.0f%%", 100*share), s}}
@@ -269,7 +275,7 @@ func (p *progress) bar(share float64, columns int, s style) line {
 	if 0 < n && n < width {
 		bar = strings.Repeat(full, n-1) + head
 	}
-	return line{{bar, s}, {rest, dim}}
+	return line{{bar, s}, {rest, dim}, {fmt.Sprintf("%*s", bytesWidth, bytes), plain}}
 }
 
 // meter measures bytes per second, smoothed over about a second.

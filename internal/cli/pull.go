@@ -107,7 +107,10 @@ func (p *pullProgress) Advance(layer digest.Digest, bytes int64) {
 // show: what has all its bytes and is not done is being unpacked.
 func (p *pullProgress) show(layer digest.Digest, l *layerProgress) {
 	state := fetching
-	if l.doneBytes >= l.sizeBytes {
+	switch {
+	case l.wasHere:
+		state = reusing
+	case l.doneBytes >= l.sizeBytes:
 		state = unpacking
 	}
 	p.display.set(shortDigest(layer), state, l.doneBytes, l.sizeBytes)

@@ -67,9 +67,10 @@ Flags end at IMAGE; what follows is the command's. Exit statuses of tare itself 
 }
 
 // provide sees to it that the image is in the store, as --pull says, with
-// progress shown. What is in a layout elsewhere needs no pull.
+// progress shown. What is in a layout elsewhere needs no pull, and where the
+// engine is going to ask for root nothing is fetched in vain.
 func (a *app) provide(ctx context.Context, e *engine.Engine, o *engine.RunOptions, f *runFlags) error {
-	if strings.HasPrefix(o.Image, layoutPrefix) {
+	if strings.HasPrefix(o.Image, layoutPrefix) || os.Geteuid() != 0 {
 		return nil
 	}
 	_, err := e.Resolve(ctx, o.Image, o.Pull.Platform)

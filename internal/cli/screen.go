@@ -122,12 +122,13 @@ func wantsColor(f *os.File, getenv func(string) string) bool {
 }
 
 // speaksUTF8 is how programs tell whether a terminal shows more than ASCII
-// (locale(7): the first of these that is set decides).
+// (locale(7): the first of these that is set decides). Where none is set, as
+// after sudo or ssh, terminals of today do.
 func speaksUTF8(getenv func(string) string) bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if v := strings.ToLower(getenv(name)); v != "" {
 			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
 		}
 	}
-	return false
+	return true
 }

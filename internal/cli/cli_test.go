@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tare-oci/tare/internal/cli/runtimecli"
+	"github.com/tare-oci/tare/internal/testenv"
+)
+
+// TestMain lets the test binary be tare and tare-runtime, too: tests find both
+// in PATH.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"tare":         func() { os.Exit(Main(os.Args[1:])) },
+		"tare-runtime": func() { os.Exit(runtimecli.Main(os.Args[1:])) },
+	})
+}
+
+// TestScripts runs the scripts that need nothing but this module.
+func TestScripts(t *testing.T) {
+	runScripts(t, "testdata/script/offline/*.txtar", nil)
+}
+
+// TestScriptsWithRegistry runs those that pull from a real registry and run
+// containers. They find in the environment:
+//
+//	REGISTRY   address of a registry with small, medium and multiarch
+//	AUTH       address of one with small, for the user gopher with the password burrow
+//	IMAGES     directory of the same images as layouts
+func TestScriptsWithRegistry(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	images := testenv.Images(t)
+	registry, auth := testenv.Registry(t), testenv.RegistryAuth(t, "gopher", "burrow")
+	for _, name := range []string{"small", "medium", "multiarch"} {
+		testenv.PushLayout(t, registry, filepath.Join(images, name), "latest", name)
+	}
+	testenv.PushLayout(t, auth, filepath.Join(images, "small"), "latest", "small", "--dest-creds=gopher:burrow")
+	for _, tool := range []string{"skopeo", "crun", "runc"} {
+		testenv.Tool(t, tool)
+	}
+	runScripts(t, "testdata/script/*.txtar", map[string]string{"REGISTRY": registry, "AUTH": auth, "IMAGES": images})
+}
+
+func runScripts(t *testing.T, pattern string, vars map[string]string) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	// As a group, so that what cleans up after t waits for all of them.
+	t.Run("script", func(t *testing.T) {
+		testscript.Run(t, testscript.Params{
+			Files:               files,
+			RequireExplicitExec: true,
+			Setup: func(env *testscript.Env) error {
+				// TARE_ROOT's path is a part of socket paths, which are short.
+				env.Setenv("TARE_ROOT", filepath.Join(env.WorkDir, "root"))
+				env.Setenv("PATH", env.Getenv("PATH")+":/usr/sbin:/sbin")
+				env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
+				for name, value := range vars {
+					env.Setenv(name, value)
+				}
+				return nil
+			},
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": statusCommand, "interrupt": interruptCommand},
+		})
+	})
+}
+
+// statusCommand is "status N COMMAND...": it must end with exit status N.
+func statusCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND [ARG...]")
+	}
+	status := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		status = exit.ExitCode()
+	}
+	if want := args[0]; strconv.Itoa(status) != want {
+		ts.Fatalf("exit status %d, want %s", status, want)
+	}
+}
+
+// interruptCommand is "interrupt SIGNAL MILLISECONDS COMMAND...": the command
+// gets the signal after that time. Its exit status must be the signal's.
+func interruptCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: interrupt SIGNAL MILLISECONDS COMMAND [ARG...]")
+	}
+	sig := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[args[0]]
+	wait, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	cmd := exec.Command(args[2], args[3:]...)
+	cmd.Dir = ts.Getenv("WORK")
+	for _, name := range []string{"PATH", "TARE_ROOT", "TMPDIR", "HOME"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	ts.Check(cmd.Start())
+	time.Sleep(time.Duration(wait) * time.Millisecond)
+	ts.Check(cmd.Process.Signal(sig))
+	err = cmd.Wait()
+	ts.Logf("%s", out.String())
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.ExitCode() != 128+int(sig) {
+		ts.Fatalf("interrupted by %v after %d ms: %v, want exit status %d", sig, wait, err, 128+int(sig))
+	}
+}
