@@ -228,13 +228,14 @@ func (b *badRegistry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	d := digest.Digest(end.Argument)
 	if end.Argument == "latest" {
-		desc := b.target()
-		d = desc.Digest
-		w.Header().Set("Content-Type", desc.MediaType)
 		if b.manifest != nil {
+			w.Header().Set("Content-Type", "application/json") // it says itself what it is
 			_, _ = w.Write(b.manifest)
 			return
 		}
+		desc := b.target()
+		d = desc.Digest
+		w.Header().Set("Content-Type", desc.MediaType)
 	}
 	if h := b.answer[d]; h != nil {
 		h(w, r)

@@ -25,20 +25,31 @@ import (
 // what was mounted in it when the last of them and the thread have ended,
 // whatever way they ended.
 func inPrivateMounts(f func() error) error {
+	return onThreadOfItsOwn(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare the mount namespace: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("make / a slave mount: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThreadOfItsOwn calls f on a thread that runs nothing else, and ends with f.
+// It is never the process's first one, which can't end before the others, and
+// whose mounts /proc/self shows.
+func onThreadOfItsOwn(f func() error) error {
 	done := make(chan error)
 	go func() {
-		// Never unlocked: a thread whose goroutine ends while it is locked is
-		// not used again.
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
-		if err != nil {
-			err = fmt.Errorf("unshare the mount namespace: %w", err)
-		} else if err = unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-			err = fmt.Errorf("make / a slave mount: %w", err)
-		} else {
-			err = f()
+		runtime.LockOSThread() // a thread whose goroutine ends while it is locked ends too
+		if unix.Gettid() != unix.Getpid() {
+			done <- f()
+			return
 		}
-		done <- err
+		// As long as this goroutine keeps the first thread, the next gets another.
+		defer runtime.UnlockOSThread()
+		done <- onThreadOfItsOwn(f)
 	}()
 	return <-done
 }

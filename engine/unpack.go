@@ -72,7 +72,10 @@ func (e *Engine) unpackTo(ctx context.Context, image, dir string, o UnpackOption
 		return errors.Join(err, made.remove())
 	}
 	if o.RootfsOnly {
-		err = os.Rename(filepath.Join(made.path, "rootfs"), dir)
+		// Not os.Rename, which refuses a directory that is there and empty.
+		if err = unix.Rename(filepath.Join(made.path, "rootfs"), dir); err != nil {
+			err = fmt.Errorf("rename the root file system: %w", err)
+		}
 		return errors.Join(err, made.remove())
 	}
 	if err := made.rename(dir); err != nil {
