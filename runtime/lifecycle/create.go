@@ -64,6 +64,7 @@ type making struct {
 	container *Container
 	cgroup    cgroup.Manager
 	made      bool // the control group exists
+	told      bool // the pid file is written
 	family    *family
 	pid       int
 }
@@ -344,20 +345,27 @@ func (m *making) ending() string {
 func (m *making) writePIDFile() error {
 	name := m.options.PIDFile
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	if err := writeFile(tmp, strconv.AppendInt(nil, int64(m.pid), 10), 0o644); err != nil {
+	err := writeFile(tmp, strconv.AppendInt(nil, int64(m.pid), 10), 0o644)
+	if err == nil {
+		err = os.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = os.Remove(tmp) // it may not be there
 		return fmt.Errorf("pid file: %w", err)
 	}
-	if err := os.Rename(tmp, name); err != nil {
-		return fmt.Errorf("pid file: %w", err)
-	}
+	m.told = true
 	return nil
 }
 
 // release lets the process go on once it is ready. Nothing is left for the
 // parent to do by then, so it need not wait to say so.
 func (m *making) release() error {
-	if _, err := unix.Write(int(m.family.sync.Fd()), []byte{'g'}); err != nil {
-		return fmt.Errorf("container init died while the container was made%s: %w", m.ending(), err)
+	_, err := unix.Write(int(m.family.sync.Fd()), []byte{'g'})
+	if errors.Is(err, unix.EPIPE) {
+		return nil // it has ended, and awaitReady will hear why
+	}
+	if err != nil {
+		return fmt.Errorf("let container init go on: %w", err)
 	}
 	return nil
 }
@@ -379,7 +387,7 @@ func (m *making) undo(why error) error {
 	if m.made {
 		errs = append(errs, m.cgroup.Destroy(ctx))
 	}
-	if m.options.PIDFile != "" && m.pid > 0 {
+	if m.told {
 		if err := os.Remove(m.options.PIDFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

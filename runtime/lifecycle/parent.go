@@ -156,8 +156,11 @@ func assemble(p *plan.Plan, src sources) (f *family, err error) {
 	}()
 	for _, file := range p.Files {
 		opened, err := f.open(file)
+		if err != nil && file.Field != "" {
+			err = &plan.FieldError{Field: file.Field, Err: err}
+		}
 		if err != nil {
-			return f, &plan.FieldError{Field: file.Field, Err: err}
+			return f, err
 		}
 		f.files = append(f.files, opened)
 	}
@@ -176,10 +179,16 @@ func (f *family) open(file plan.File) (*os.File, error) {
 		return f.sources.stdio[file.Index], nil
 	case plan.Preserved:
 		fd := 3 + file.Index
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
-			return nil, fmt.Errorf("preserve fd %d: %w", fd, err)
+		// Ours are closed on exec; what the caller left open for us is not.
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return nil, fmt.Errorf("preserve descriptor %d: it is not open", fd)
 		}
-		return os.NewFile(uintptr(fd), "preserved"), nil
+		// A copy, because closing the original is up to the caller.
+		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("preserve descriptor %d: %w", 3+file.Index, err)
+		}
+		return keep(os.NewFile(uintptr(fd), "preserved"), nil)
 	case plan.SyncPipe:
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -318,9 +327,14 @@ func receive(ctx context.Context, f *os.File) ([]byte, error) {
 	buf := make([]byte, 64)
 	stop := context.AfterFunc(ctx, func() { _ = unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR) })
 	defer stop()
-	for {
+	for reset := false; ; {
 		n, err := unix.Read(int(f.Fd()), buf)
 		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if errors.Is(err, unix.ECONNRESET) && !reset {
+			// It ended without reading what we sent. What it said before comes next.
+			reset = true
 			continue
 		}
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tare-oci/tare/internal/testenv"
-	"github.com/tare-oci/tare/runtime/linux"
 )
 
 // A view is a container, and what a process sees in it.
@@ -41,10 +40,6 @@ func look(t *testing.T, views []view) {
 // What config.json says of the process, as the process sees it.
 func TestProcess(t *testing.T) {
 	const caps = `grep ^Cap /proc/self/status | tr '\t\n' '  '`
-	all := make([]string, 0, linux.CapabilityLast+1)
-	for n := range linux.CapabilityLast + 1 {
-		all = append(all, linux.CapabilityName(n))
-	}
 	user := func(uid, gid uint32) func(*bundle) {
 		return func(b *bundle) { b.Process.User = specs.User{UID: uid, GID: gid} }
 	}
