@@ -51,7 +51,8 @@ func openGzip(r *bufio.Reader) (io.ReadCloser, error) {
 
 // openZstd reads all frames and skips the skippable ones, in which zstd:chunked keeps its table of contents.
 func openZstd(r *bufio.Reader) (io.ReadCloser, error) {
-	d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindowBytes), zstd.WithDecoderLowmem(true))
+	// The stream is a goroutine of its own already; more of them make it slower.
+	d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindowBytes), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return nil, err
 	}
