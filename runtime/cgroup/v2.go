@@ -23,15 +23,7 @@ type v2 struct {
 	failure error    // the first that enabling controllers met
 }
 
-func (m *v2) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
-	var devices []deviceRule
-	plan := planV2(r)
-	if err = plan.err; err == nil && !m.skipDevices {
-		devices, err = m.deviceRules(r)
-	}
-	if err != nil {
-		return fmt.Errorf("cgroup: %w", err)
-	}
+func (m *v2) Create(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("cgroup: %w", err)
 	}
@@ -50,15 +42,36 @@ func (m *v2) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
 			return err
 		}
 	}
-	if err := m.enable(); err != nil {
+	return m.enable()
+}
+
+func (m *v2) Limit(ctx context.Context, r *specs.LinuxResources) error {
+	err := ctx.Err()
+	plan := planV2(r)
+	if err == nil {
+		err = plan.err
+	}
+	if err == nil {
+		err = m.limitDevices(r)
+	}
+	if err == nil {
+		err = plan.apply(m.controllerDir)
+	}
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	return nil
+}
+
+func (m *v2) limitDevices(r *specs.LinuxResources) error {
+	if m.skipDevices {
+		return nil
+	}
+	devices, err := m.deviceRules(r)
+	if err != nil || len(devices) == 0 || allowAll(devices) {
 		return err
 	}
-	if len(devices) > 0 && !allowAll(devices) {
-		if err := attachDevicesV2(m.dir, devices); err != nil {
-			return err
-		}
-	}
-	return plan.apply(m.controllerDir)
+	return attachDevicesV2(m.dir, devices)
 }
 
 func (m *v2) deviceRules(r *specs.LinuxResources) ([]deviceRule, error) {

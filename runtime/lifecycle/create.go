@@ -92,7 +92,7 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.start(wait); err != nil {
 		return nil, err
 	}
-	if err := m.provide(); err != nil {
+	if err := m.provide(ctx); err != nil {
 		return nil, err
 	}
 	if err := m.release(); err != nil {
@@ -171,7 +171,7 @@ func (m *making) compile(ctx context.Context, wait bool) error {
 			cgroups <- nil
 			return
 		}
-		cgroups <- m.cgroup.Create(ctx, m.spec.Linux.Resources)
+		cgroups <- m.cgroup.Create(ctx)
 	}()
 	err := m.lower(wait)
 	return errors.Join(err, <-cgroups)
@@ -283,7 +283,7 @@ func (m *making) console() (*os.File, error) {
 
 // provide does for the running program what only its parent can, and records
 // its process.
-func (m *making) provide() (err error) {
+func (m *making) provide(ctx context.Context) (err error) {
 	c := m.container
 	c.PID = m.pid
 	if c.StartTime, _, err = processStart(m.pid); err != nil {
@@ -299,7 +299,10 @@ func (m *making) provide() (err error) {
 			return &plan.FieldError{Field: r.Field, Err: err}
 		}
 	}
-	return c.save()
+	if err := c.save(); err != nil || m.cgroup == nil {
+		return err
+	}
+	return m.cgroup.Limit(ctx, m.spec.Linux.Resources)
 }
 
 // awaitReady waits until the process has made the container.
