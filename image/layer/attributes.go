@@ -50,18 +50,32 @@ func (a *applier) attributes(fd int, p *dir, h *tarstream.Header, isDir bool) er
 	if err != nil {
 		return err
 	}
-	mode := h.Mode
-	if isDir {
-		mode |= 0o700 // until the end
-	}
+	mode := workMode(h)
 	if err := a.own(fd, p, mode, uid, gid, isDir); err != nil {
 		return err
 	}
 	err = a.xattrs(h, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) })
 	if err != nil || isDir {
-		return err // a directory's times are set when it is closed
+		return err // a directory's times are set when it is closed, and its mode at the end if it is not this one
+	}
+	if mode != h.Mode {
+		if err := unix.Fchmod(fd, h.Mode); err != nil {
+			return fmt.Errorf("set mode %o: %w", h.Mode, err)
+		}
 	}
 	return setTimes(fd, timesOf(h))
+}
+
+// workMode is the mode of a file or directory while it is being made: without privileges, nothing can be put in a directory,
+// and no extended attribute on a file, that its owner may not write.
+func workMode(h *tarstream.Header) uint32 {
+	switch {
+	case h.Type == tarstream.TypeDir:
+		return h.Mode | 0o700
+	case len(h.Xattrs) > 0:
+		return h.Mode | 0o600
+	}
+	return h.Mode
 }
 
 // own sets owner and mode, where they are not what a file made with that mode has by itself.

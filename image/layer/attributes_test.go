@@ -128,7 +128,7 @@ func TestSparseStaysSparse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Apply(t.Context(), bytes.NewReader(blob), openRoot(t, dir), Options{}); err != nil {
+	if _, err := Apply(t.Context(), bytes.NewReader(blob), openRoot(t, dir), ownable(Options{})); err != nil {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t

@@ -48,7 +48,7 @@ func (a *applier) file(d *dir, base string, h *tarstream.Header) error {
 	var fd int
 	err := a.place(d, base, func() (err error) {
 		const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-		fd, err = unix.Openat(d.fd, base, flags, h.Mode&0o777)
+		fd, err = unix.Openat(d.fd, base, flags, workMode(h)&0o777)
 		return err
 	})
 	if err != nil {
@@ -102,8 +102,7 @@ func (a *applier) content(fd int, h *tarstream.Header) error {
 // dir makes a directory, or gives the one that is there the entry's attributes. Its contents stay.
 func (a *applier) dir(p *dir, base, name string, h *tarstream.Header) error {
 	hidden := false
-	// The owner's bits are set at first in any case, so that things can be made in it.
-	mode := h.Mode&0o777 | 0o700
+	mode := workMode(h) & 0o777
 	err := unix.Mkdirat(p.fd, base, mode)
 	if err == unix.EEXIST {
 		isDir, err := a.isDir(p, base)
@@ -162,7 +161,7 @@ func (a *applier) redescribe(name string, h *tarstream.Header) error {
 // before.
 func (a *applier) describe(d, p *dir, h *tarstream.Header) error {
 	d.implicit, d.mode = false, h.Mode
-	d.lateMode = h.Mode&0o700 != 0o700
+	d.lateMode = workMode(h) != h.Mode
 	d.times, d.dirty = timesOf(h), true
 	d.inherits = h.Mode&unix.S_ISGID != 0
 	for _, x := range h.Xattrs {

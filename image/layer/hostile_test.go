@@ -97,8 +97,16 @@ const blobName = "sha256:0123"
 func applyTo(t testing.TB, root *safepath.Root, blob []byte, o Options) error {
 	t.Helper()
 	o.Name = blobName
-	_, err := Apply(t.Context(), bytes.NewReader(blob), root, o)
+	_, err := Apply(t.Context(), bytes.NewReader(blob), root, ownable(o))
 	return err
+}
+
+// ownable has everything belong to whoever runs the tests, unless that is root.
+func ownable(o Options) Options {
+	if os.Geteuid() != 0 && o.MapID == nil {
+		o.MapID = func(uint32, uint32) (uint32, uint32, error) { return uint32(os.Geteuid()), uint32(os.Getegid()), nil }
+	}
+	return o
 }
 
 // TestRefused: layers that must fail, with an error that names the blob and the entry.
@@ -342,7 +350,7 @@ func TestTruncatedAtEveryBlock(t *testing.T) {
 
 func TestDiffID(t *testing.T) {
 	whole := archive(t, file("a"))
-	r, err := Apply(t.Context(), bytes.NewReader(compressGzip(t, whole)), openRoot(t, t.TempDir()), Options{})
+	r, err := Apply(t.Context(), bytes.NewReader(compressGzip(t, whole)), openRoot(t, t.TempDir()), ownable(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -437,7 +445,7 @@ func TestCancel(t *testing.T) {
 	defer cancel()
 	blob := archive(t, file("a"))
 	root, _, _ := sandbox(t)
-	_, err := Apply(ctx, hangs{ctx, bytes.NewReader(blob[:1024])}, root, Options{Name: blobName})
+	_, err := Apply(ctx, hangs{ctx, bytes.NewReader(blob[:1024])}, root, ownable(Options{Name: blobName}))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
