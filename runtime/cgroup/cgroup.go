@@ -26,12 +26,9 @@ var (
 
 // Manager is one container's cgroups. It is for one goroutine at a time.
 type Manager interface {
-	// Create makes the cgroups. Cgroups that exist are taken over if they are empty (ErrNotEmpty) and not frozen (ErrFrozen). After an error
-	// nothing that Create made is left.
-	Create(ctx context.Context) error
-	// Limit sets the first limits of cgroups that Create made; r may be nil. The new process may be in already: what has to
-	// wait for them is the user's program.
-	Limit(ctx context.Context, r *specs.LinuxResources) error
+	// Create makes the cgroups and sets the limits; r may be nil. Cgroups that exist are taken over if they are empty (ErrNotEmpty) and not frozen
+	// (ErrFrozen). After an error nothing that Create made is left.
+	Create(ctx context.Context, r *specs.LinuxResources) error
 	// JoinFiles opens, write-only and close-on-exec, the files through which the new process joins: it writes "0" to each. There are none on
 	// v2. A thread that moves itself needs no global lock, one moved by its parent waits for an RCU grace period per hierarchy.
 	JoinFiles() ([]*os.File, error)

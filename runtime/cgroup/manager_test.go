@@ -67,10 +67,7 @@ func resources(t testing.TB, text string) *specs.LinuxResources {
 
 func create(t testing.TB, m Manager, text string) {
 	t.Helper()
-	if err := m.Create(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Limit(t.Context(), resources(t, text)); err != nil {
+	if err := m.Create(t.Context(), resources(t, text)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -155,7 +152,7 @@ func TestLifecycle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := loaded.Create(t.Context()); !errors.Is(err, ErrNotEmpty) {
+	if err := loaded.Create(t.Context(), nil); !errors.Is(err, ErrNotEmpty) {
 		t.Errorf("Create over a cgroup in use: %v", err)
 	}
 	if pids, err := loaded.Pids(); err != nil || len(pids) != 1 {
@@ -212,7 +209,7 @@ func TestExistingCgroup(t *testing.T) {
 	if err := m.Freeze(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Create(t.Context()); !errors.Is(err, ErrFrozen) {
+	if err := m.Create(t.Context(), nil); !errors.Is(err, ErrFrozen) {
 		t.Errorf("frozen: %v", err)
 	}
 	if err := m.Freeze(t.Context(), false); err != nil {
@@ -313,8 +310,8 @@ func TestDestroyNested(t *testing.T) {
 	}
 }
 
-// TestFailedLimits: limits that cannot be had are errors that name the field, and what was made can be removed.
-func TestFailedLimits(t *testing.T) {
+// TestFailedCreateLeavesNothing has the last write of Create fail.
+func TestFailedCreateLeavesNothing(t *testing.T) {
 	testenv.Leaks(t)
 	m, _ := newManager(t)
 	for field, text := range map[string]string{
@@ -324,20 +321,19 @@ func TestFailedLimits(t *testing.T) {
 		"linux.resources.hugepageLimits[0]":    `{"hugepageLimits":[{"pageSize":"3KB","limit":1}]}`,
 		"linux.resources.blockIO.throttleRead": `{"blockIO":{"throttleReadBpsDevice":[{"major":999,"minor":999,"rate":1}]}}`,
 	} {
-		if err := m.Create(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		err := m.Limit(t.Context(), resources(t, text))
+		err := m.Create(t.Context(), resources(t, text))
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: got %v", text, err)
 		}
-		if err := m.Destroy(t.Context()); err != nil {
-			t.Errorf("%s: %v", text, err)
+		for _, dir := range m.Paths() {
+			if _, err := os.Stat(filepath.Dir(dir)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: %s is still there", text, filepath.Dir(dir))
+			}
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := m.Create(ctx); !errors.Is(err, context.Canceled) {
+	if err := m.Create(ctx, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

@@ -19,7 +19,6 @@ type group struct {
 	name        string // of a named hierarchy
 	root        string // the hierarchy's mount point
 	dir         string
-	made        bool // by our Create
 }
 
 // keys are the group's names in Paths.
@@ -68,7 +67,15 @@ func (m *v1) dir(controller string) (string, error) {
 	return "", fmt.Errorf("no %s hierarchy is mounted: %w", controller, ErrUnsupported)
 }
 
-func (m *v1) Create(ctx context.Context) (err error) {
+func (m *v1) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
+	plan := planV1(r)
+	if plan.err != nil {
+		return fmt.Errorf("cgroup: %w", plan.err)
+	}
+	devices, err := m.deviceRules(r)
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
 	var made []string
 	defer func() {
 		if err != nil {
@@ -85,8 +92,7 @@ func (m *v1) Create(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		g.made = len(here) > 0
-		if !g.made {
+		if len(here) == 0 {
 			if err := m.takeOver(g); err != nil {
 				return err
 			}
@@ -95,46 +101,20 @@ func (m *v1) Create(ctx context.Context) (err error) {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-func (m *v1) Limit(ctx context.Context, r *specs.LinuxResources) error {
-	err := ctx.Err()
-	plan := planV1(r)
-	if err == nil {
-		err = plan.err
-	}
-	if err == nil {
-		err = m.limitDevices(r)
-	}
-	if err == nil {
-		err = plan.apply(m.dir)
-	}
-	if err != nil {
-		return fmt.Errorf("cgroup: %w", err)
-	}
-	return nil
-}
-
-func (m *v1) limitDevices(r *specs.LinuxResources) error {
-	devices, err := m.deviceRules(r)
-	if err != nil {
-		return err
-	}
-	for _, g := range m.all() {
-		if g.has("devices") && g.made && allowAll(devices) {
-			return nil // a new cgroup has what its parent has
+		if g.has("devices") && len(here) > 0 && allowAll(devices) {
+			devices = nil // a new cgroup has what its parent has
 		}
 	}
-	if len(devices) == 0 {
-		return nil
+	if len(devices) > 0 {
+		dir, err := m.dir("devices")
+		if err != nil {
+			return fmt.Errorf("linux.resources.devices: %w", err)
+		}
+		if err := writeDevicesV1(dir, devices); err != nil {
+			return err
+		}
 	}
-	dir, err := m.dir("devices")
-	if err != nil {
-		return fmt.Errorf("linux.resources.devices: %w", err)
-	}
-	return writeDevicesV1(dir, devices)
+	return plan.apply(m.dir)
 }
 
 // removeMade removes directories that were made in vain, inner ones first.

@@ -23,7 +23,15 @@ type v2 struct {
 	failure error    // the first that enabling controllers met
 }
 
-func (m *v2) Create(ctx context.Context) (err error) {
+func (m *v2) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
+	var devices []deviceRule
+	plan := planV2(r)
+	if err = plan.err; err == nil && !m.skipDevices {
+		devices, err = m.deviceRules(r)
+	}
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("cgroup: %w", err)
 	}
@@ -42,36 +50,15 @@ func (m *v2) Create(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return m.enable()
-}
-
-func (m *v2) Limit(ctx context.Context, r *specs.LinuxResources) error {
-	err := ctx.Err()
-	plan := planV2(r)
-	if err == nil {
-		err = plan.err
-	}
-	if err == nil {
-		err = m.limitDevices(r)
-	}
-	if err == nil {
-		err = plan.apply(m.controllerDir)
-	}
-	if err != nil {
-		return fmt.Errorf("cgroup: %w", err)
-	}
-	return nil
-}
-
-func (m *v2) limitDevices(r *specs.LinuxResources) error {
-	if m.skipDevices {
-		return nil
-	}
-	devices, err := m.deviceRules(r)
-	if err != nil || len(devices) == 0 || allowAll(devices) {
+	if err := m.enable(); err != nil {
 		return err
 	}
-	return attachDevicesV2(m.dir, devices)
+	if len(devices) > 0 && !allowAll(devices) {
+		if err := attachDevicesV2(m.dir, devices); err != nil {
+			return err
+		}
+	}
+	return plan.apply(m.controllerDir)
 }
 
 func (m *v2) deviceRules(r *specs.LinuxResources) ([]deviceRule, error) {

@@ -32,8 +32,12 @@ const settled = 20 * time.Millisecond
 // anything fails. An interruption before the container runs ends the creation;
 // after that, signals are the container's.
 func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions, o Options) (status int, err error) {
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, endings...)
+	signals, caught := make(chan os.Signal, 64), make(chan struct{})
+	go func() { // beside the reading of the configuration
+		defer close(caught)
+		signal.Notify(signals, endings...)
+	}()
+	create.Begin = func() { <-caught }
 	defer signal.Stop(signals)
 	ctx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
@@ -46,8 +50,8 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 	if err != nil {
 		return 0, err
 	}
-	running <- p
 	if err = term.attach(); err == nil {
+		running <- p
 		status, err = p.Wait()
 		term.drain()
 	}
@@ -74,7 +78,7 @@ func relaySignals(ctx context.Context, c chan os.Signal, running <-chan *lifecyc
 		case sig := <-c:
 			switch {
 			case sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE: // ours: children, the Go scheduler, closed pipes
-			case sig == unix.SIGWINCH && term.master != nil:
+			case p != nil && sig == unix.SIGWINCH && term.master != nil:
 				term.resize()
 			case p != nil:
 				_ = p.Signal(sig) // it may have ended just now

@@ -39,6 +39,9 @@ type CreateOptions struct {
 	PreserveFDs int
 	// NoNewKeyring leaves the caller's session keyring to the container.
 	NoNewKeyring bool
+	// Begin is called before the first thing is made that would have to be
+	// cleaned up.
+	Begin func()
 	// Warn is called with what cannot be granted and is left out.
 	Warn func(message string)
 }
@@ -78,6 +81,9 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.load(); err != nil {
 		return nil, err
 	}
+	if o.Begin != nil {
+		o.Begin()
+	}
 	if err := m.reserve(s.Root); err != nil {
 		return nil, err
 	}
@@ -92,7 +98,7 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.start(wait); err != nil {
 		return nil, err
 	}
-	if err := m.provide(ctx); err != nil {
+	if err := m.provide(); err != nil {
 		return nil, err
 	}
 	if err := m.release(); err != nil {
@@ -171,7 +177,7 @@ func (m *making) compile(ctx context.Context, wait bool) error {
 			cgroups <- nil
 			return
 		}
-		cgroups <- m.cgroup.Create(ctx)
+		cgroups <- m.cgroup.Create(ctx, m.spec.Linux.Resources)
 	}()
 	err := m.lower(wait)
 	return errors.Join(err, <-cgroups)
@@ -283,7 +289,7 @@ func (m *making) console() (*os.File, error) {
 
 // provide does for the running program what only its parent can, and records
 // its process.
-func (m *making) provide(ctx context.Context) (err error) {
+func (m *making) provide() (err error) {
 	c := m.container
 	c.PID = m.pid
 	if c.StartTime, _, err = processStart(m.pid); err != nil {
@@ -299,10 +305,7 @@ func (m *making) provide(ctx context.Context) (err error) {
 			return &plan.FieldError{Field: r.Field, Err: err}
 		}
 	}
-	if err := c.save(); err != nil || m.cgroup == nil {
-		return err
-	}
-	return m.cgroup.Limit(ctx, m.spec.Linux.Resources)
+	return c.save()
 }
 
 // awaitReady waits until the process has made the container.

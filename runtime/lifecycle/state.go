@@ -143,11 +143,7 @@ const newRecordName = recordName + ".new"
 // save writes the record under a temporary name and renames it, so that a
 // reader sees the old one or the new one.
 func (c *Container) save() error {
-	data, err := json.Marshal(&c.Record)
-	if err != nil {
-		return fmt.Errorf("container %q: encode state: %w", c.ID, err)
-	}
-	if err := writeFile(filepath.Join(c.dir, newRecordName), data, 0o600); err != nil {
+	if err := writeFile(filepath.Join(c.dir, newRecordName), c.appendJSON(nil), 0o600); err != nil {
 		return fmt.Errorf("container %q: write state: %w", c.ID, err)
 	}
 	if err := os.Rename(filepath.Join(c.dir, newRecordName), filepath.Join(c.dir, recordName)); err != nil {

@@ -49,7 +49,7 @@ func exampleProcess() *specs.Process {
 		Env:      []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"},
 		Cwd:      "/",
 		Capabilities: &specs.LinuxCapabilities{
-			Bounding: caps(), Effective: caps(), Permitted: caps(), Ambient: caps(),
+			Bounding: caps(), Effective: caps(), Permitted: caps(),
 		},
 		Rlimits:         []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}},
 		NoNewPrivileges: true,
