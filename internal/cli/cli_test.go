@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +29,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the scripts that need nothing but this module.
 func TestScripts(t *testing.T) {
+	testenv.Leaks(t)
 	runScripts(t, "testdata/script/offline/*.txtar", nil)
 }
 
@@ -46,7 +48,7 @@ func TestScriptsWithRegistry(t *testing.T) {
 		testenv.PushLayout(t, registry, filepath.Join(images, name), "latest", name)
 	}
 	testenv.PushLayout(t, auth, filepath.Join(images, "small"), "latest", "small", "--dest-creds=gopher:burrow")
-	for _, tool := range []string{"skopeo", "crun", "runc"} {
+	for _, tool := range []string{"skopeo", "runc"} {
 		testenv.Tool(t, tool)
 	}
 	runScripts(t, "testdata/script/*.txtar", map[string]string{"REGISTRY": registry, "AUTH": auth, "IMAGES": images})
@@ -72,6 +74,12 @@ func runScripts(t *testing.T, pattern string, vars map[string]string) {
 					env.Setenv(name, value)
 				}
 				return nil
+			},
+			Condition: func(cond string) (bool, error) {
+				if cond != "root" {
+					return false, fmt.Errorf("unknown condition %q", cond)
+				}
+				return os.Geteuid() == 0, nil
 			},
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": statusCommand, "interrupt": interruptCommand},
 		})

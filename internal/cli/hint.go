@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"os/exec"
 	"strings"
 	"syscall"
 
@@ -37,6 +38,7 @@ func hints() []hint {
 		{speaksHTTP, "this registry does not speak TLS; if that is meant to be, use --plain-http"},
 		{unknownAuthority, "the registry's certificate is not from an authority that this machine trusts; name that authority with --ca-file FILE"},
 		{as[*net.DNSError], "is the registry's name right, and this machine online?"},
+		{is(exec.ErrNotFound), "name an OCI runtime that is installed, such as runc or crun, or leave --runtime out: tare has its own"},
 		{is(syscall.ECONNREFUSED), "nothing listens there; are the registry's address and port right?"},
 		{lockHeld, "another tare is at work in the same place; wait for it, or use another --root"},
 		{is(syscall.ENOSPC), "the disk is full; tare gc removes what no image needs, --root moves everything elsewhere"},

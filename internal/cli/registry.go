@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -32,7 +33,7 @@ func (f registryFlags) client(getenv func(string) string) (*remote.Client, error
 	options := remote.Options{UserAgent: "tare/" + version.Version, Credentials: auth.DefaultFiles(getenv)}
 	if *f.authFile != "" {
 		if _, err := os.Stat(*f.authFile); err != nil {
-			return nil, usageError{err}
+			return nil, usageError{fmt.Errorf("--authfile: %w", err)}
 		}
 		options.Credentials = auth.Files{Paths: []string{*f.authFile}}
 	}
