@@ -4,7 +4,7 @@
 //
 //	go run ./bench/unpack --images DIR [--runs 5] [--fs ext4|tmpfs] [IMAGE...]
 //
-// DIR holds OCI layouts as test/make-images.sh makes them. It needs root, for owners, devices and the mount, which is in a
+// DIR holds OCI layouts as test/images/make-images.sh makes them. It needs root, for owners, devices and the mount, which is in a
 // mount namespace of its own.
 package main
 

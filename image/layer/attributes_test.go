@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/internal/testenv"
 )
 
 // TestAttributes: what a directory hands down by itself (group, ACL), what is there already and what the umask is must not
 // show in what a layer makes.
 func TestAttributes(t *testing.T) {
-	needRoot(t)
+	testenv.Root(t)
 	// An ACL as the kernel stores it: version 2, then tag, permissions and id of each entry. This one lets user 7 write.
 	acl := "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x07\x00\x07\x00\x00\x00" + "\x04\x00\x05\x00\xff\xff\xff\xff" +
 		"\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
@@ -92,7 +94,7 @@ func TestAttributes(t *testing.T) {
 }
 
 func TestMapIDAndPlaceholders(t *testing.T) {
-	needRoot(t)
+	testenv.Root(t)
 	dir := t.TempDir()
 	blob := archive(t, device("d/null"), &tar.Header{Typeflag: tar.TypeReg, Name: "f", Uid: 1, Gid: 2})
 	o := Options{Devices: DevicesPlaceholder, MapID: func(uid, gid uint32) (uint32, uint32, error) { return uid + 100, gid + 200, nil }}
@@ -123,7 +125,7 @@ func TestSparseStaysSparse(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "t.tar")
-	run(t, "tar", "--format=posix", "-S", "-C", source, "-cf", out, ".")
+	testenv.Run(t, testenv.Tool(t, "tar"), "--format=posix", "-S", "-C", source, "-cf", out, ".")
 	blob, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/image/layer/tarstream"
+	"github.com/tare-oci/tare/internal/testenv"
 	"github.com/tare-oci/tare/safepath"
 )
 
@@ -150,7 +151,7 @@ func TestRefused(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			for _, form := range []Form{Flat, Overlay} {
 				if form == Overlay {
-					needRoot(t)
+					testenv.Root(t)
 					if strings.HasPrefix(what, "hard link") && c.cause == "no such file" {
 						continue // left to Complete, which says the same
 					}
@@ -178,7 +179,7 @@ func TestRefused(t *testing.T) {
 
 // TestTamed: odd layers that make sense inside the root.
 func TestTamed(t *testing.T) {
-	needRoot(t)
+	testenv.Root(t)
 	all := func(lists ...[]*tar.Header) [][]*tar.Header { return lists }
 	for what, c := range map[string]struct {
 		layers [][]*tar.Header
@@ -459,7 +460,7 @@ func TestCancel(t *testing.T) {
 
 // TestNoSpace applies a layer to a file system that is too small for it, in a mount namespace of its own.
 func TestNoSpace(t *testing.T) {
-	needRoot(t)
+	testenv.Root(t)
 	for what, blob := range map[string][]byte{
 		"blocks": archive(t, &tar.Header{Typeflag: tar.TypeReg, Name: "d/big", Size: 2 << 20}),
 		"inodes": func() []byte {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tare-oci/tare/internal/testenv"
 	"github.com/tare-oci/tare/safepath"
 )
 
@@ -98,7 +99,7 @@ func TestOverlayImage(t *testing.T) {
 // TestOverlayIsFlat makes random stacks of layers, with whiteouts before and after what they are about, replaced types and
 // directories left to be implied, and compares the two ways to have them.
 func TestOverlayIsFlat(t *testing.T) {
-	needRoot(t)
+	testenv.Root(t)
 	seed := uint64(time.Now().UnixNano())
 	for i := range uint64(40) {
 		for _, form := range []Form{Overlay, OverlayUser} {
@@ -214,7 +215,7 @@ func (l *layerMaker) add() {
 
 // TestOverlayLinksToLower: hard links to what only a lower layer has, in a directory that only a lower layer describes.
 func TestOverlayLinksToLower(t *testing.T) {
-	needRoot(t)
+	testenv.Root(t)
 	layers := [][]*tar.Header{
 		{{Typeflag: tar.TypeDir, Name: "./", Mode: 0o711, Uid: 3}, {Typeflag: tar.TypeDir, Name: "d/", Mode: 0o2750, Gid: 7},
 			{Typeflag: tar.TypeReg, Name: "d/a", Mode: 0o4711, Uid: 9, Size: 70000, PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b"}}},
@@ -243,7 +244,7 @@ func TestOverlayLinksToLower(t *testing.T) {
 
 // TestOverlayXattrsAreNotTaken: a layer cannot speak to overlayfs by itself.
 func TestOverlayXattrsAreNotTaken(t *testing.T) {
-	needRoot(t)
+	testenv.Root(t)
 	h := file("f")
 	h.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc", "SCHILY.xattr.user.overlay.opaque": "y",
 		"SCHILY.xattr.security.selinux": "x", "SCHILY.xattr.user.mine": "m"}

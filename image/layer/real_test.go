@@ -2,32 +2,20 @@ package layer
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tare-oci/tare/internal/testenv"
 )
 
-// testImage finds one of the images that test/make-images.sh makes. They are large and take a while to make, so that
-// only where they must not be missing, in CI, their absence is an error.
 func testImage(t testing.TB, name string) string {
 	t.Helper()
-	needRoot(t)
-	dir := filepath.Join(os.Getenv("TARE_TEST_IMAGES"), name)
-	if os.Getenv("TARE_TEST_IMAGES") == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal("TARE_TEST_IMAGES is not set: this test needs the test images")
-		}
-		t.Skip("TARE_TEST_IMAGES is not set")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "oci-layout")); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	testenv.Root(t)
+	return filepath.Join(testenv.Images(t), name)
 }
 
 // imageLayers reads an image's first manifest and config.
@@ -73,17 +61,6 @@ func applyImage(t testing.TB, image, dir string) {
 	}
 }
 
-func run(t testing.TB, name string, args ...string) {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
-	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
-	}
-}
-
 // TestImagesAsUmociUnpacksThem compares whole unpacked images with what umoci makes of them, name by name.
 func TestImagesAsUmociUnpacksThem(t *testing.T) {
 	for _, name := range []string{"small", "medium", "manyfiles"} {
@@ -91,7 +68,7 @@ func TestImagesAsUmociUnpacksThem(t *testing.T) {
 			image := testImage(t, name)
 			ours, bundle := t.TempDir(), filepath.Join(t.TempDir(), "bundle")
 			applyImage(t, image, ours)
-			run(t, "umoci", "unpack", "--image", image+":latest", bundle)
+			testenv.Run(t, testenv.Tool(t, "umoci"), "unpack", "--image", image+":latest", bundle)
 			sameTree(t, snapshot(t, ours), snapshot(t, filepath.Join(bundle, "rootfs")), "ours", "umoci's")
 		})
 	}
@@ -123,7 +100,7 @@ func TestLayersAsTarUnpacksThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		blob.Close()
-		run(t, "tar", "--numeric-owner", "--same-owner", "-p", "--xattrs", "--xattrs-include=*", "-C", theirs, "-xzf", path)
+		testenv.Run(t, testenv.Tool(t, "tar"), "--numeric-owner", "--same-owner", "-p", "--xattrs", "--xattrs-include=*", "-C", theirs, "-xzf", path)
 		want := snapshot(t, theirs)
 		for name := range want {
 			if base := filepath.Base(name); len(base) > len(whiteoutPrefix) && base[:len(whiteoutPrefix)] == whiteoutPrefix {

@@ -135,10 +135,3 @@ func openRoot(t testing.TB, dir string) *safepath.Root {
 	t.Cleanup(func() { root.Close() })
 	return root
 }
-
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("owners and devices take root")
-	}
-}

@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/tare-oci/tare/internal/testenv"
 )
 
 func TestWriteAndApply(t *testing.T) {
-	needRoot(t)
+	testenv.Root(t)
 	big := strings.Repeat("0123456789", 100_000)
 	entries := []Entry{
 		{Name: "bin/tool", Mode: fs.ModeSetuid | 0o755, SizeBytes: int64(len(big)), ModTime: time.Unix(1e9, 5),
