@@ -30,7 +30,9 @@ const settled = 20 * time.Millisecond
 
 // Run creates and runs a container, and deletes it when it has ended or when
 // anything fails. An interruption before the container runs ends the creation;
-// after that, signals are the container's.
+// after that, signals are the container's. They stay caught when Run returns:
+// nothing shall interrupt what the caller still cleans up, and a program that
+// goes on may reset them (package os/signal).
 func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions, o Options) (status int, err error) {
 	signals, caught := make(chan os.Signal, 64), make(chan struct{})
 	go func() { // beside the reading of the configuration
@@ -38,7 +40,6 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 		signal.Notify(signals, endings...)
 	}()
 	create.Begin = func() { <-caught }
-	defer signal.Stop(signals)
 	ctx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
 	running := make(chan *lifecycle.Process, 1)

@@ -168,29 +168,24 @@ func (m *making) reserve(root string) error {
 	return nil
 }
 
-// compile makes the control groups and, meanwhile, the program.
+// compile makes the control groups and, meanwhile, the program. The bundle's
+// files are looked at first and from here: the caller's thread may be in a mount
+// namespace of its own.
 func (m *making) compile(ctx context.Context, wait bool) error {
-	cgroups := make(chan error, 1)
-	m.made = m.cgroup != nil
-	go func() {
-		if m.cgroup == nil {
-			cgroups <- nil
-			return
-		}
-		cgroups <- m.cgroup.Create(ctx, m.spec.Linux.Resources)
-	}()
-	err := m.lower(wait)
-	return errors.Join(err, <-cgroups)
-}
-
-func (m *making) lower(wait bool) error {
 	f, err := Facts(m.spec, m.facts, m.options.Bundle, m.options.ID)
 	if err != nil {
 		return err
 	}
 	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.PreserveFDs, m.options.NoNewKeyring
 	f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.container.Cgroups)
-	if m.plan, err = plan.Compile(m.spec, f); err != nil {
+	lowered := make(chan error, 1)
+	go func() { lowered <- m.lower(f) }()
+	// The longer part is ours, so that nobody has to be woken up at the end.
+	if m.cgroup != nil {
+		m.made = true
+		err = m.cgroup.Create(ctx, m.spec.Linux.Resources)
+	}
+	if err = errors.Join(<-lowered, err); err != nil {
 		return err
 	}
 	for _, w := range m.plan.Warnings {
@@ -198,13 +193,18 @@ func (m *making) lower(wait bool) error {
 			m.options.Warn(w)
 		}
 	}
-	if m.image, err = m.plan.Program(); err != nil {
-		return err
-	}
 	if wait {
 		m.container.Tail = m.plan.Tail(m.image)
 	}
 	return nil
+}
+
+func (m *making) lower(f *plan.Facts) (err error) {
+	if m.plan, err = plan.Compile(m.spec, f); err != nil {
+		return err
+	}
+	m.image, err = m.plan.Program()
+	return err
 }
 
 // CgroupFacts says how many version 1 hierarchies a container's process joins,
