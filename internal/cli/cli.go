@@ -113,7 +113,7 @@ func (a *app) command() *cobra.Command {
 	root.SetVersionTemplate("tare version {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.root, "root", a.getenv("TARE_ROOT"), "keep everything below `DIR` (TARE_ROOT)")
+	flags.StringVar(&a.root, "root", "", "keep everything below `DIR`, as TARE_ROOT does")
 	flags.StringVar(&a.logFormat, "log-format", "text", "write messages as `FORMAT`: text or json")
 	flags.BoolVarP(&a.quiet, "quiet", "", false, "no progress, only results and errors")
 	flags.SortFlags = false

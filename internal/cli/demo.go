@@ -252,7 +252,7 @@ func (d *demo) explain(ctx context.Context) (what, details string, err error) {
 // firstSteps are lines of a plan, without those that say which descriptors and
 // control groups the process begins with, and short enough for any terminal.
 func firstSteps(plan string, most int) string {
-	const width = 50
+	const width = 41
 	var b strings.Builder
 	shown := 0
 	for l := range strings.Lines(plan) {
@@ -262,7 +262,7 @@ func firstSteps(plan string, most int) string {
 			continue
 		}
 		shown++
-		fmt.Fprintf(&b, "%s\n", strings.TrimRight(fmt.Sprintf("%-*s %s", width, shorten(text, width), field), " "))
+		fmt.Fprintf(&b, "%s\n", strings.TrimRight(fmt.Sprintf("%-*s %s", width, shorten(text, width), strings.TrimSpace(field)), " "))
 	}
 	return b.String()
 }

@@ -31,12 +31,13 @@ func greeting() string {
 	}
 	status := procStatus()
 	return fmt.Sprintf(`Hello from inside a container.
-pid %d of %s in sight; uid %d, gid %d; host name %s
-root file system: %s; capabilities: %s; seccomp: %s; no new privileges: %s
+pid %d of %s in sight; host name: %s
+uid %d, gid %d; capabilities: %s; no new privileges: %s
+root file system: %s; seccomp: %s
 `,
-		os.Getpid(), plural(processCount(), "process"), os.Getuid(), os.Getgid(), printable(host),
-		rootState(), capabilityState(status["CapEff"]), map[string]string{"0": "off", "2": "filter"}[status["Seccomp"]],
-		map[string]string{"0": "no", "1": "yes"}[status["NoNewPrivs"]])
+		os.Getpid(), plural(processCount(), "process"), printable(host),
+		os.Getuid(), os.Getgid(), capabilityState(status["CapEff"]), map[string]string{"0": "no", "1": "yes"}[status["NoNewPrivs"]],
+		rootState(), map[string]string{"0": "off", "2": "filter"}[status["Seccomp"]])
 }
 
 // procStatus reads /proc/self/status.

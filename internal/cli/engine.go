@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 
@@ -14,8 +15,8 @@ import (
 
 // engine opens the place that tare keeps everything in.
 func (a *app) engine() (*engine.Engine, error) {
-	if a.root != "" {
-		return engine.Open(engine.Options{Root: a.root, RunRoot: filepath.Join(a.root, "run"), Warn: a.warn})
+	if root := cmp.Or(a.root, a.getenv("TARE_ROOT")); root != "" {
+		return engine.Open(engine.Options{Root: root, RunRoot: filepath.Join(root, "run"), Warn: a.warn})
 	}
 	root, runRoot, err := engine.DefaultRoots(a.getenv)
 	if err != nil {

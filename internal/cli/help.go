@@ -85,15 +85,15 @@ func flagGroups(cmd *cobra.Command) []flags {
 		set.AddFlag(f)
 		groups = append(groups, flags{title, set})
 	}
-	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Hidden || cmd.PersistentFlags().Lookup(f.Name) != nil || cmd.InheritedFlags().Lookup(f.Name) != nil {
+			return
+		}
 		title := "Flags"
 		if g := f.Annotations[groupAnnotation]; len(g) > 0 {
 			title = g[0]
 		}
-		if f.Name == "help" || f.Name == "version" {
-			title = "Global flags"
-		}
-		if !f.Hidden {
+		if f.Name != "help" && f.Name != "version" {
 			add(title, f)
 		}
 	})
@@ -101,6 +101,11 @@ func flagGroups(cmd *cobra.Command) []flags {
 		cmd.PersistentFlags().VisitAll(func(f *pflag.Flag) { add("Global flags", f) })
 	}
 	cmd.InheritedFlags().VisitAll(func(f *pflag.Flag) { add("Global flags", f) })
+	for _, name := range []string{"help", "version"} {
+		if f := cmd.Flags().Lookup(name); f != nil {
+			add("Global flags", f)
+		}
+	}
 	return groups
 }
 
@@ -108,7 +113,7 @@ func flagGroups(cmd *cobra.Command) []flags {
 func helpWidth() int {
 	columns, _, err := term.GetSize(int(os.Stdout.Fd()))
 	if err != nil {
-		return 100
+		columns = 80
 	}
 	return min(max(columns, 60), 110)
 }

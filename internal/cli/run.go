@@ -25,12 +25,12 @@ pulled first. The container is removed when it has ended.
 Flags end at IMAGE; what follows is the command's. Exit statuses of tare itself are
 125 (the container could not be made), 126 (the command cannot be executed) and
 127 (there is no such command).`,
-		Example: `  tare run -it debian:12                              a shell
-  tare run alpine cat /etc/os-release                 one command
-  tare run -v /srv/data:/data:ro -w /data alpine ls   with a directory of this machine
-  tare run -m 64m --cpus 0.5 --read-only alpine sh -c 'echo hello'
-  tare run --runtime crun alpine true                 with another OCI runtime
-  tare run oci:layout:v1 true                         from an image layout in ./layout`,
+		Example: `  tare run -it debian:12                        a shell
+  tare run alpine cat /etc/os-release           one command
+  tare run -v /srv/data:/data:ro alpine ls      with files of this machine
+  tare run -m 64m --cpus 0.5 --read-only alpine true
+  tare run --runtime crun alpine true           with another OCI runtime
+  tare run oci:dir:v1 true                      from an image layout in ./dir`,
 		Args:              arguments(1, -1, "IMAGE"),
 		ValidArgsFunction: a.completeImages(1),
 	}
