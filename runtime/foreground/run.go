@@ -46,7 +46,9 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 	term := &terminal{stdin: create.Stdio[0], stdout: create.Stdio[1]}
 	defer term.close()
 	create.Console = term.open
-	go relaySignals(ctx, signals, running, interrupt, term)
+	done := make(chan struct{})
+	defer close(done)
+	go relaySignals(done, signals, running, interrupt, term)
 	p, err := s.Run(ctx, create)
 	if err != nil {
 		return 0, err
@@ -63,17 +65,22 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 }
 
 // relaySignals passes signals to the container once it runs. Before, those
-// that end a program end its creation.
-func relaySignals(ctx context.Context, c chan os.Signal, running <-chan *lifecycle.Process, interrupt context.CancelCauseFunc,
+// that end a program end its creation; if that comes too late, they are the
+// container's as well.
+func relaySignals(done <-chan struct{}, c chan os.Signal, running <-chan *lifecycle.Process, interrupt context.CancelCauseFunc,
 	term *terminal) {
 	var p *lifecycle.Process
 	var rest <-chan time.Time
+	var early []os.Signal
 	for {
 		select {
-		case <-ctx.Done():
+		case <-done:
 			return
 		case p = <-running:
 			running, rest = nil, time.After(settled)
+			for _, sig := range early {
+				_ = p.Signal(sig) // it may have ended just now
+			}
 		case <-rest:
 			signal.Notify(c)
 		case sig := <-c:
@@ -84,6 +91,7 @@ func relaySignals(ctx context.Context, c chan os.Signal, running <-chan *lifecyc
 			case p != nil:
 				_ = p.Signal(sig) // it may have ended just now
 			case slices.Contains(endings, sig):
+				early = append(early, sig)
 				interrupt(fmt.Errorf("interrupted by %v", sig))
 			}
 		}
