@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -64,9 +64,9 @@ func runScripts(t *testing.T, pattern string, vars map[string]string) {
 	t.Run("script", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{
 			Files:               files,
+			WorkdirRoot:         t.TempDir(), // removed also where -run chooses some of the scripts
 			RequireExplicitExec: true,
 			Setup: func(env *testscript.Env) error {
-				// TARE_ROOT's path is a part of socket paths, which are short.
 				env.Setenv("TARE_ROOT", filepath.Join(env.WorkDir, "root"))
 				env.Setenv("PATH", env.Getenv("PATH")+":/usr/sbin:/sbin")
 				env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
@@ -104,29 +104,36 @@ func statusCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// interruptCommand is "interrupt SIGNAL MILLISECONDS COMMAND...": the command
-// gets the signal after that time. Its exit status must be the signal's.
+// interruptCommand is "interrupt SIGNAL TEXT COMMAND...": the command gets the
+// signal as soon as its output has the text. Its exit status must be the
+// signal's.
 func interruptCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
-		ts.Fatalf("usage: interrupt SIGNAL MILLISECONDS COMMAND [ARG...]")
+		ts.Fatalf("usage: interrupt SIGNAL TEXT COMMAND [ARG...]")
 	}
 	sig := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[args[0]]
-	wait, err := strconv.Atoi(args[1])
-	ts.Check(err)
 	cmd := exec.Command(args[2], args[3:]...)
 	cmd.Dir = ts.Getenv("WORK")
 	for _, name := range []string{"PATH", "TARE_ROOT", "TMPDIR", "HOME"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	cmd.Stderr = cmd.Stdout
 	ts.Check(cmd.Start())
-	time.Sleep(time.Duration(wait) * time.Millisecond)
-	ts.Check(cmd.Process.Signal(sig))
+	var seen strings.Builder
+	lines, sent := bufio.NewScanner(out), false
+	for lines.Scan() {
+		fmt.Fprintln(&seen, lines.Text())
+		if !sent && strings.Contains(lines.Text(), args[1]) {
+			sent = true
+			ts.Check(cmd.Process.Signal(sig))
+		}
+	}
 	err = cmd.Wait()
-	ts.Logf("%s", out.String())
+	ts.Logf("%s", &seen)
 	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok || exit.ExitCode() != 128+int(sig) {
-		ts.Fatalf("interrupted by %v after %d ms: %v, want exit status %d", sig, wait, err, 128+int(sig))
+	if !sent || !ok || exit.ExitCode() != 128+int(sig) {
+		ts.Fatalf("interrupted by %v at %q: %v, want exit status %d", sig, args[1], err, 128+int(sig))
 	}
 }
