@@ -42,7 +42,7 @@ func Main(args []string) int {
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if sig, ok := errors.AsType[interrupted](context.Cause(ctx)); ok && err != nil {
-		err = exitError{status: 128 + int(sig.Signal), err: sig}
+		err = exitError{status: statusInterrupted + int(sig.Signal), err: sig}
 	}
 	return a.finish(cmd, err)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -33,13 +32,11 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 // Exit statuses as docker and podman have them: what run itself cannot do must
-// differ from what a container's program returns.
+// differ from what a container's program returns (see engine.ExitStatus).
 const (
 	statusFailure     = 1
 	statusUsage       = 2
 	statusRunFailure  = 125
-	statusCannotExec  = 126
-	statusNotFound    = 127
 	statusInterrupted = 128 // and the signal's number
 )
 
@@ -94,7 +91,7 @@ func (a *app) message(level, text, hint string) {
 		}
 		return
 	}
-	color := wantsColor(a.stderr, os.Getenv)
+	color := wantsColor(a.stderr, a.getenv)
 	text = printableLines(text)
 	switch level {
 	case "error":
