@@ -83,6 +83,7 @@ func relaySignals(done <-chan struct{}, c chan os.Signal, running <-chan *lifecy
 			}
 		case <-rest:
 			signal.Notify(c)
+			term.resize() // as it may have been since
 		case sig := <-c:
 			switch {
 			case sig == unix.SIGCHLD || sig == unix.SIGURG || sig == unix.SIGPIPE: // ours: children, the Go scheduler, closed pipes

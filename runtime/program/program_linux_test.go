@@ -168,6 +168,34 @@ func TestExecutableIsSealed(t *testing.T) {
 	}
 }
 
+// Files that have to change places in the child do not get in the way of the
+// program's own.
+func TestManyFiles(t *testing.T) {
+	b := NewBuilder(runtime.GOARCH, 3)
+	b.Call("exit_group", Const(7))
+	im, err := b.Image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []*os.File
+	for range 40 {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append([]*os.File{f}, files...)
+	}
+	pid, err := im.Start(Start{Files: files})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &ws, 0, nil); err != nil || ws.ExitStatus() != 7 {
+		t.Errorf("status %v, %v", ws, err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	for name, build := range map[string]func(*Builder){
 		"unknown system call": func(b *Builder) { b.Call("no_such_call") },

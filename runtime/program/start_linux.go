@@ -28,21 +28,24 @@ type Start struct {
 // Start runs the image as a new process and returns its process id. The caller
 // must wait for it, or exit and leave it to its reaper.
 func (im *Image) Start(s Start) (pid int, err error) {
-	// The executable's descriptor must survive the shuffle of Files in the child.
-	file, err := im.seal(s.Dir, len(s.Files)+2)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(file)
 	attr := &syscall.ProcAttr{Env: []string{}, Files: make([]uintptr, len(s.Files)), Sys: &syscall.SysProcAttr{
 		Cloneflags: s.Cloneflags,
 	}}
+	last := len(s.Files)
 	for i, f := range s.Files {
 		attr.Files[i] = ^uintptr(0)
 		if f != nil {
 			attr.Files[i] = f.Fd()
+			last = max(last, int(f.Fd()))
 		}
 	}
+	// In the child, package syscall moves Files out of each other's way, to
+	// numbers above the last, at most one for each and one for its own pipe.
+	file, err := im.seal(s.Dir, last+len(s.Files)+2)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(file)
 	if s.CgroupDir != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(s.CgroupDir.Fd())
 	}
