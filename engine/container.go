@@ -25,6 +25,7 @@ type record struct {
 	Version int             `json:"version"`
 	Image   string          `json:"image"`
 	Chain   []digest.Digest `json:"chain"` // ChainIDs of its layers
+	RunRoot string          `json:"runRoot"`
 	Runtime string          `json:"runtime,omitempty"`
 	Created time.Time       `json:"created"`
 }
@@ -37,14 +38,15 @@ const (
 
 // A container is one that is about to run, or runs.
 type container struct {
-	*owned // its directory, a bundle
+	*owned // its directory
 	engine *Engine
 	id     string
+	bundle string // the directory of what a reboot may take away
 	source *source
 	lowers []snapshot
 }
 
-func (c *container) file(name string) string { return filepath.Join(c.path, name) }
+func (c *container) file(name string) string { return c.bundle + "/" + name }
 
 // newContainer makes the directory of a container, and the snapshots it needs
 // if they are missing. From then on GC leaves these alone.
@@ -75,23 +77,26 @@ func (e *Engine) newContainer(ctx context.Context, o RunOptions) (c *container, 
 	if err != nil {
 		return nil, err
 	}
-	c = &container{owned: own, engine: e, id: o.ID, source: src, lowers: lowers}
-	r := record{Version: recordVersion, Image: src.name, Chain: chain, Runtime: o.Runtime, Created: time.Now().UTC()}
-	if err := c.writeJSON(recordName, r); err != nil {
-		return nil, errors.Join(err, c.remove())
+	c = &container{owned: own, engine: e, id: o.ID, bundle: e.options.bundle(o.ID), source: src, lowers: lowers}
+	r := record{Version: recordVersion, Image: src.name, Chain: chain, RunRoot: e.options.RunRoot, Runtime: o.Runtime, Created: time.Now().UTC()}
+	if err = writeJSON(filepath.Join(c.path, recordName), r); err == nil {
+		err = makeDir(filepath.Dir(c.bundle), 0o700)
+	}
+	if err == nil {
+		err = os.Mkdir(c.bundle, 0o700)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.id, errors.Join(err, c.removeAll()))
 	}
 	return c, nil
 }
 
-func (c *container) writeJSON(name string, v any) error {
+func writeJSON(path string, v any) error {
 	data, err := json.Marshal(v)
-	if err == nil {
-		err = os.WriteFile(c.file(name), data, 0o600)
-	}
 	if err != nil {
-		return fmt.Errorf("container %s: %w", c.id, err)
+		return err
 	}
-	return nil
+	return os.WriteFile(path, data, 0o600)
 }
 
 // checkID holds the names of containers to what is safe as a file name.
@@ -123,10 +128,10 @@ func (c *container) configure(o RunOptions) error {
 		return fmt.Errorf("container %s: %w", c.id, err)
 	}
 	spec, err := specFor(c.source.image, c.file("rootfs"), b)
-	if err != nil {
-		return err
+	if err == nil {
+		err = writeJSON(c.file("config.json"), spec)
 	}
-	return c.writeJSON("config.json", spec)
+	return err
 }
 
 func hostname(id string, o RunOptions) (string, error) {
@@ -153,15 +158,12 @@ func (c *container) hostFiles(hostname, network string) ([]specs.Mount, error) {
 			}
 		}
 	}
-	if err := os.Mkdir(c.file("etc"), 0o755); err != nil {
-		return nil, err
-	}
 	var mounts []specs.Mount
 	for _, f := range []struct {
 		name string
 		data []byte
 	}{{"hostname", []byte(hostname + "\n")}, {"hosts", hosts}, {"resolv.conf", resolv}} {
-		path := c.file("etc/" + f.name)
+		path := c.file(f.name)
 		if err := os.WriteFile(path, f.data, 0o644); err != nil {
 			return nil, err
 		}
@@ -172,7 +174,11 @@ func (c *container) hostFiles(hostname, network string) ([]specs.Mount, error) {
 
 // close ends the use of the container and removes all of it.
 func (c *container) close() error {
-	return errors.Join(c.source.close(), c.remove())
+	return errors.Join(c.source.close(), c.removeAll())
+}
+
+func (c *container) removeAll() error {
+	return errors.Join(removeTree(c.bundle), c.remove())
 }
 
 // readRecord reads the record of a container.
@@ -221,18 +227,27 @@ func (e *Engine) sweep(ctx context.Context) (containers []string, snapshots int)
 // bury ends a container whose keeper was killed, and removes it.
 func (e *Engine) bury(ctx context.Context, o *owned) error {
 	id := filepath.Base(o.path)
-	if r, err := readRecord(o.path); err == nil && r.Runtime != "" {
-		if err := (external{e, r.Runtime}).delete(ctx, id); err != nil {
+	if checkID(id) != nil {
+		return o.remove() // none of ours
+	}
+	r, err := readRecord(o.path)
+	if err != nil { // its keeper did not get far
+		r = record{RunRoot: e.options.RunRoot}
+	}
+	keeper := Options{Root: e.options.Root, RunRoot: r.RunRoot}
+	if r.Runtime != "" {
+		if err := (external{keeper.RunRoot, r.Runtime}).delete(ctx, id); err != nil {
 			return err
 		}
 	}
-	if err := checkID(id); err == nil {
-		if err := e.runtime().Delete(ctx, id, true); err != nil {
-			return err
-		}
+	if err := keeper.runtime().Delete(ctx, id, true); err != nil {
+		return err
+	}
+	if err := removeTree(keeper.bundle(id)); err != nil {
+		return err
 	}
 	return o.remove()
 }
 
-// access says whether a path is there, following links.
+// exists says whether a path is there, following links.
 func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }

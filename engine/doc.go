@@ -14,8 +14,8 @@
 //	ROOT/snapshots/ALGORITHM/HEX/    a layer on those below it, by ChainID (image-spec config.md)
 //	         fs/  or  opaque/        its files, as a lower directory of overlayfs; opaque hides all below
 //	ROOT/snapshots/new/RANDOM/       one that is being made
-//	ROOT/containers/ID/              a container: config.json, rootfs/ (the mount point), upper/, work/,
-//	                                 etc/ (hosts, hostname, resolv.conf), container.json
+//	ROOT/containers/ID/              a container: container.json, and what it writes: upper/, work/
+//	RUNROOT/containers/ID/           its bundle: config.json, rootfs/ (the mount point), hosts, hostname, resolv.conf
 //	RUNROOT/runtime/ID/              the runtime's state of it (package lifecycle)
 //
 // No daemon watches over these, and whoever works here may be killed at any

@@ -104,9 +104,12 @@ func (e *Engine) snapshotsDir() string  { return filepath.Join(e.options.Root, "
 func (e *Engine) containersDir() string { return filepath.Join(e.options.Root, "containers") }
 
 // runtime is where our runtime keeps the state of containers.
-func (e *Engine) runtime() lifecycle.Store {
-	return lifecycle.Store{Root: filepath.Join(e.options.RunRoot, "runtime")}
+func (o Options) runtime() lifecycle.Store {
+	return lifecycle.Store{Root: filepath.Join(o.RunRoot, "runtime")}
 }
+
+// bundle is the directory of a container's config.json and mount point.
+func (o Options) bundle(id string) string { return filepath.Join(o.RunRoot, "containers", id) }
 
 // lease makes sure, until release is called, that snapshots which are there
 // stay: unix.LOCK_SH, for all that relies on some; or that nobody relies on

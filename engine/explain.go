@@ -23,7 +23,7 @@ func (e *Engine) Explain(ctx context.Context, target string, o RunOptions) (p *p
 	ctx, _, stop := interruptible(ctx)
 	defer stop()
 	err = e.withContainer(ctx, o, func(c *container, o RunOptions) error {
-		p, err = explainBundle(c.path, c.id)
+		p, err = explainBundle(c.bundle, c.id)
 		return err
 	})
 	return p, err

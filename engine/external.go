@@ -18,13 +18,13 @@ import (
 
 // external is a runtime with runc's command line, as a program.
 type external struct {
-	engine  *Engine
+	runRoot string
 	program string
 }
 
 // root is where the program keeps its state of our containers.
 func (x external) root() string {
-	return filepath.Join(x.engine.options.RunRoot, filepath.Base(x.program))
+	return filepath.Join(x.runRoot, filepath.Base(x.program))
 }
 
 // run runs the container in dir in the foreground. It must be called on the

@@ -54,7 +54,7 @@ func openEngine(t testing.TB, dir string) *Engine {
 // done, or if the store is damaged. Beginnings of blobs are allowed.
 func checkClean(t testing.TB, e *Engine) {
 	t.Helper()
-	for _, dir := range []string{e.containersDir(), e.newSnapshots(), e.runtime().Root} {
+	for _, dir := range []string{e.containersDir(), e.newSnapshots(), e.options.runtime().Root, e.options.bundle("")} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Error(err)

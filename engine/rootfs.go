@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,90 +56,82 @@ func onThreadOfItsOwn(f func() error) error {
 	return <-done
 }
 
-// mountRootfs makes the container's root file system: the snapshots with a
-// writable layer of its own on top; or, where overlayfs can't be had (the
-// writable layer may not lie on another overlay, for one), a copy of all. It
-// must run in private mounts. The mount is gone after unmount.
+// mountRootfs mounts the container's root file system: the snapshots with a
+// writable layer on top; or, where overlayfs can't be had (the writable layer
+// may not lie on another overlay, and there may be 500 layers at most), a copy
+// of all. It must run in private mounts. The mount is gone after unmount.
 func (c *container) mountRootfs(ctx context.Context) (unmount func() error, err error) {
-	err = c.overlay()
-	if err == nil {
-		return func() error { return unix.Unmount(c.file("rootfs"), unix.MNT_DETACH) }, nil
-	}
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
-		return nil, fmt.Errorf("container %s: %w", c.id, err)
-	}
-	c.engine.options.Warn(fmt.Sprintf("%v: copying the image instead", err))
-	if err := os.Remove(c.file("rootfs")); err != nil {
+	rootfs := c.file("rootfs")
+	if err := os.Mkdir(rootfs, 0o755); err != nil {
 		return nil, err
 	}
-	return func() error { return nil }, flatten(ctx, c.source.image, c.source.layers, c.file("rootfs"))
+	err = c.mountOverlay(rootfs)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENODEV) {
+		c.engine.options.Warn(fmt.Sprintf("%v: copying the image instead", err))
+		tree := filepath.Join(c.path, "copy")
+		if err = flatten(ctx, c.source.image, c.source.layers, tree); err == nil {
+			err = unix.Mount(tree, rootfs, "", unix.MS_BIND, "")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.id, err)
+	}
+	return func() error { return unix.Unmount(rootfs, unix.MNT_DETACH) }, nil
 }
 
-// overlay mounts the snapshots, with upper on top, on rootfs.
-func (c *container) overlay() error {
-	for _, dir := range []string{"rootfs", "upper", "work"} {
-		if err := os.Mkdir(c.file(dir), 0o755); err != nil {
+func (c *container) mountOverlay(rootfs string) error {
+	upper, work := filepath.Join(c.path, "upper"), filepath.Join(c.path, "work")
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	var lowers []string
+	for _, s := range c.lowers {
+		lowers = append(lowers, s.tree)
+	}
+	if len(lowers) == 0 { // overlayfs wants one
+		lowers = []string{c.file("empty")}
+		if err := os.Mkdir(lowers[0], 0o755); err != nil {
 			return err
 		}
 	}
 	// The root directory that shows is that of upper.
-	if len(c.lowers) > 0 {
-		if err := copyOwnerAndMode(c.lowers[0].tree, c.file("upper")); err != nil {
-			return err
-		}
-	} else if err := os.Mkdir(c.file("empty"), 0o755); err != nil { // overlayfs wants a lower directory
-		return err
-	} else {
-		c.lowers = []snapshot{{tree: c.file("empty")}}
-	}
-	// The options of mount(2) have to fit into a page, and a path may have colons
-	// and commas: descriptors are short and have none. They are looked up in the
-	// thread's own working directory.
-	var opened []int
-	defer func() {
-		for _, fd := range opened {
-			unix.Close(fd)
-		}
-	}()
-	name := func(path string) (string, error) {
-		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return "", &os.PathError{Op: "open", Path: path, Err: err}
-		}
-		opened = append(opened, fd)
-		return strconv.Itoa(fd), nil
-	}
-	var names []string
-	for _, s := range c.lowers {
-		n, err := name(s.tree)
-		if err != nil {
-			return err
-		}
-		names = append(names, n)
-	}
-	upper, err := name(c.file("upper"))
-	if err != nil {
+	if err := copyOwnerAndMode(lowers[0], upper); err != nil {
 		return err
 	}
-	work, err := name(c.file("work"))
-	if err != nil {
-		return err
-	}
-	if err := unix.Chdir("/proc/thread-self/fd"); err != nil {
-		return fmt.Errorf("overlay: chdir: %w", err)
-	}
-	// Volatile (Linux 5.10): nothing of the upper layer is wanted after the
-	// container, so neither fsync in it nor the end of the mount, which would
-	// sync the whole file system below, has to wait for the disk.
-	options := "lowerdir=" + strings.Join(names, ":") + ",upperdir=" + upper + ",workdir=" + work + ",volatile"
-	err = unix.Mount("overlay", c.file("rootfs"), "overlay", 0, options)
-	if cerr := unix.Chdir("/"); err == nil {
-		err = cerr
-	}
-	if err != nil {
+	if err := mountOverlay(rootfs, lowers, upper, work); err != nil {
 		return fmt.Errorf("mount overlay of %d layers: %w", len(c.lowers), err)
 	}
 	return nil
+}
+
+// mountOverlay mounts directories on one another, the topmost of lowers first.
+//
+// The options of mount(2) have to fit into a page, and a path may have colons
+// and commas. Descriptors are short and have none: with the directory of its
+// descriptors as working directory, which it must have for itself, the thread
+// calls each by its number.
+func mountOverlay(target string, lowers []string, upper, work string) (err error) {
+	var names []string
+	for _, path := range slices.Concat(lowers, []string{upper, work}) {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		defer unix.Close(fd)
+		names = append(names, strconv.Itoa(fd))
+	}
+	if err := unix.Chdir("/proc/thread-self/fd"); err != nil {
+		return fmt.Errorf("chdir to own descriptors: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Chdir("/")) }()
+	// Volatile (Linux 5.10): nothing of the upper layer is wanted after the
+	// container, so neither fsync in it nor the end of the mount, which would
+	// sync the whole file system below, has to wait for the disk.
+	n := len(lowers)
+	options := "lowerdir=" + strings.Join(names[:n], ":") + ",upperdir=" + names[n] + ",workdir=" + names[n+1] + ",volatile"
+	return unix.Mount("overlay", target, "overlay", 0, options)
 }
 
 func copyOwnerAndMode(from, to string) error {

@@ -85,7 +85,7 @@ func (e *Engine) Run(ctx context.Context, o RunOptions) (status int, err error) 
 	err = e.withContainer(ctx, o, func(c *container, o RunOptions) (err error) {
 		handOver()
 		if o.Runtime != "" {
-			status, err = external{e, o.Runtime}.run(ctx, c.id, c.path, o)
+			status, err = external{e.options.RunRoot, o.Runtime}.run(ctx, c.id, c.bundle, o)
 		} else {
 			status, err = e.foreground(ctx, c, o)
 		}
@@ -99,10 +99,10 @@ func (e *Engine) Run(ctx context.Context, o RunOptions) (status int, err error) 
 func (e *Engine) foreground(ctx context.Context, c *container, o RunOptions) (status int, err error) {
 	defer context.AfterFunc(ctx, func() {
 		// Before it runs there is nothing to kill: then ctx ends its creation.
-		_ = e.runtime().Kill(context.WithoutCancel(ctx), c.id, unix.SIGKILL, true)
+		_ = e.options.runtime().Kill(context.WithoutCancel(ctx), c.id, unix.SIGKILL, true)
 	})()
-	create := lifecycle.CreateOptions{ID: c.id, Bundle: c.path, Stdio: o.Stdio, Warn: e.options.Warn}
-	return foreground.Run(ctx, e.runtime(), create, foreground.Options{})
+	create := lifecycle.CreateOptions{ID: c.id, Bundle: c.bundle, Stdio: o.Stdio, Warn: e.options.Warn}
+	return foreground.Run(ctx, e.options.runtime(), create, foreground.Options{})
 }
 
 // interruptible ends the context on a signal that ends programs, until handOver

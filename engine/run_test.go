@@ -194,7 +194,9 @@ func TestRunRefuses(t *testing.T) {
 	makeImage(t, dir, "nocommand", testLayout(t, "small")+":latest", func(c *v1.Image) { c.Config.Cmd, c.Config.Entrypoint = nil, nil })
 	makeImage(t, dir, "other", testLayout(t, "small")+":latest", func(c *v1.Image) { c.Architecture = "s390x" })
 	makeImage(t, dir, "passwd", testLayout(t, "small")+":latest", nil, []file{{name: "etc/passwd", link: "/proc/self/environ"}})
-	image := func(tag string) RunOptions { return RunOptions{Image: "oci:" + dir + ":" + tag, Args: []string{"true"}} }
+	image := func(tag string) RunOptions {
+		return RunOptions{Image: "oci:" + dir + ":" + tag, Args: []string{"true"}}
+	}
 	with := func(change func(*RunOptions)) RunOptions {
 		o := RunOptions{Image: small(t), Args: []string{"true"}}
 		change(&o)
@@ -372,4 +374,3 @@ func TestExplain(t *testing.T) {
 	}
 	checkClean(t, e)
 }
-
