@@ -45,7 +45,7 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 	running := make(chan *lifecycle.Process, 1)
 	term := &terminal{stdin: create.Stdio[0], stdout: create.Stdio[1]}
 	defer term.close()
-	create.Console = term.open
+	create.Console, create.ConsoleSize = term.open, term.size()
 	done := make(chan struct{})
 	defer close(done)
 	go relaySignals(done, signals, running, interrupt, term)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
@@ -78,6 +79,18 @@ func (t *terminal) attach() error {
 		_, _ = io.Copy(t.stdout, t.master) // ends with EIO when the container's end is closed
 	}()
 	return nil
+}
+
+// size is that of the terminal we run in, or nil where we do not.
+func (t *terminal) size() *specs.Box {
+	if t.stdin == nil {
+		return nil
+	}
+	size, err := unix.IoctlGetWinsize(int(t.stdin.Fd()), unix.TIOCGWINSZ)
+	if err != nil || size.Row == 0 || size.Col == 0 {
+		return nil
+	}
+	return &specs.Box{Height: uint(size.Row), Width: uint(size.Col)}
 }
 
 // resize gives the container's terminal the size of ours.

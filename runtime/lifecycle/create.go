@@ -33,6 +33,8 @@ type CreateOptions struct {
 	// Console makes the socket instead, where the caller holds the other end.
 	// It is called for a container with a terminal only, and keeps its file.
 	Console func() (*os.File, error)
+	// ConsoleSize, where not nil, is the terminal's size instead of the configuration's.
+	ConsoleSize *specs.Box
 	// PIDFile is written with the process id once the container is created.
 	PIDFile string
 	// PreserveFDs is how many descriptors from 3 up the container keeps.
@@ -121,6 +123,9 @@ func (m *making) load() (err error) {
 		return err
 	}
 	terminal := m.spec.Process != nil && m.spec.Process.Terminal
+	if terminal && m.options.ConsoleSize != nil {
+		m.spec.Process.ConsoleSize = m.options.ConsoleSize
+	}
 	console := m.options.ConsoleSocket != "" || m.options.Console != nil
 	switch {
 	case terminal && !console:

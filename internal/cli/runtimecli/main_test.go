@@ -140,6 +140,11 @@ func newBundle(t testing.TB, script string) *bundle {
 		t.Fatal(err)
 	}
 	b.Process.Args = []string{"sh", "-c", script}
+	t.Cleanup(func() {
+		if t.Failed() { // else the test has done it, or fails now
+			_ = b.command("delete", "--force", "ID").Run()
+		}
+	})
 	return b
 }
 
