@@ -23,6 +23,9 @@ type Options struct {
 // endings are the signals that mean us until the container runs.
 var endings = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT}
 
+// usual are other signals that are sent to containers.
+var usual = []os.Signal{unix.SIGUSR1, unix.SIGUSR2}
+
 // settled is how long a container runs before the less usual signals are
 // relayed too. To catch a signal costs two switches of threads; all of them
 // would double the time that a short container takes.
@@ -37,7 +40,7 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 	signals, caught := make(chan os.Signal, 64), make(chan struct{})
 	go func() { // beside the reading of the configuration
 		defer close(caught)
-		signal.Notify(signals, endings...)
+		signal.Notify(signals, slices.Concat(endings, usual)...)
 	}()
 	create.Begin = func() { <-caught }
 	ctx, interrupt := context.WithCancelCause(ctx)
@@ -91,9 +94,11 @@ func relaySignals(done <-chan struct{}, c chan os.Signal, running <-chan *lifecy
 				term.resize()
 			case p != nil:
 				_ = p.Signal(sig) // it may have ended just now
-			case slices.Contains(endings, sig):
+			default:
 				early = append(early, sig)
-				interrupt(fmt.Errorf("interrupted by %v", sig))
+				if slices.Contains(endings, sig) {
+					interrupt(fmt.Errorf("interrupted by %v", sig))
+				}
 			}
 		}
 	}
