@@ -64,6 +64,9 @@ func TestFailures(t *testing.T) {
 			b.Process.Cwd = "/d/x"
 		}, "read-only file system (process.cwd)"},
 		{"several at once", func(b *bundle) { b.mount("bind", "missing", "/x", "bind"); b.Linux.RootfsPropagation = "up" }, "linux.rootfsPropagation"},
+		{"annotations that no state file would be read with", func(b *bundle) {
+			b.Annotations = map[string]string{"a": strings.Repeat("x", 1<<20)}
+		}, "too many annotations"},
 		{"hooks", func(b *bundle) { b.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/true"}}} }, "hooks: not supported"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -143,7 +143,11 @@ const newRecordName = recordName + ".new"
 // save writes the record under a temporary name and renames it, so that a
 // reader sees the old one or the new one.
 func (c *Container) save() error {
-	if err := writeFile(filepath.Join(c.dir, newRecordName), c.appendJSON(nil), 0o600); err != nil {
+	data := c.appendJSON(nil)
+	if len(data) > maxRecord {
+		return fmt.Errorf("container %q: state of %d bytes, more than %d: too many annotations?", c.ID, len(data), maxRecord)
+	}
+	if err := writeFile(filepath.Join(c.dir, newRecordName), data, 0o600); err != nil {
 		return fmt.Errorf("container %q: write state: %w", c.ID, err)
 	}
 	if err := os.Rename(filepath.Join(c.dir, newRecordName), filepath.Join(c.dir, recordName)); err != nil {
