@@ -51,7 +51,7 @@ func (c *container) file(name string) string { return c.bundle + "/" + name }
 // newContainer makes the directory of a container, and the snapshots it needs
 // if they are missing. From then on GC leaves these alone.
 func (e *Engine) newContainer(ctx context.Context, o RunOptions) (c *container, err error) {
-	src, err := e.source(ctx, o.Image, o.Pull.Platform, o.Pull)
+	src, err := e.source(ctx, o.Image, o.Pull.Platform, o.Pull, e.take(o.Pull))
 	if err != nil {
 		return nil, err
 	}

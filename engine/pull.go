@@ -83,19 +83,33 @@ func (e *Engine) Pull(ctx context.Context, name string, o PullOptions) (Image, e
 	}
 	defer release()
 	e.sweep(ctx)
-	return e.pullReference(ctx, ref, o)
+	return e.pullReference(ctx, ref, o, e.take(o))
+}
+
+// A taker brings the layers of an image into the store, and does with them what
+// else is wanted.
+type taker func(ctx context.Context, f *fetcher, img *image.Image) error
+
+// take is the usual taker: it unpacks the layers to snapshots on the way.
+func (e *Engine) take(o PullOptions) taker {
+	return func(ctx context.Context, f *fetcher, img *image.Image) error {
+		if o.BlobsOnly || os.Geteuid() != 0 {
+			return f.layers(ctx, img.Manifest.Layers)
+		}
+		return e.unpack(ctx, img, f, f.progress.Done)
+	}
 }
 
 // pullReference is Pull under a lease.
-func (e *Engine) pullReference(ctx context.Context, ref distribution.Reference, o PullOptions) (Image, error) {
-	img, err := e.pull(ctx, ref, o)
+func (e *Engine) pullReference(ctx context.Context, ref distribution.Reference, o PullOptions, take taker) (Image, error) {
+	img, err := e.pull(ctx, ref, o, take)
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
 	}
 	return img, nil
 }
 
-func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOptions) (Image, error) {
+func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOptions, take taker) (Image, error) {
 	session, err := e.images.Begin(ctx)
 	if err != nil {
 		return Image{}, err
@@ -118,12 +132,7 @@ func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOpt
 	if err != nil {
 		return Image{}, err
 	}
-	if o.BlobsOnly || os.Geteuid() != 0 {
-		err = f.layers(ctx, img)
-	} else {
-		err = e.unpack(ctx, img, f, f.progress.Done)
-	}
-	if err != nil {
+	if err := take(ctx, f, img); err != nil {
 		return Image{}, err
 	}
 	name := ref.String()
@@ -200,11 +209,11 @@ func (f *fetcher) keep(ctx context.Context, desc v1.Descriptor, data []byte) err
 	return in.Commit()
 }
 
-// layers fetches the layers of an image that are not here.
-func (f *fetcher) layers(ctx context.Context, img *image.Image) error {
+// layers fetches the layers that are not here.
+func (f *fetcher) layers(ctx context.Context, all []v1.Descriptor) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLayers)
-	for _, desc := range img.Manifest.Layers {
+	for _, desc := range all {
 		group.Go(func() error {
 			if err := f.layer(ctx, desc, nil); err != nil {
 				return err
@@ -214,6 +223,38 @@ func (f *fetcher) layers(ctx context.Context, img *image.Image) error {
 		})
 	}
 	return group.Wait()
+}
+
+// ahead calls use, which takes an image's layers one after the other: the first
+// as it comes, the others as soon as they are here, for they are fetched
+// meanwhile.
+func (f *fetcher) ahead(ctx context.Context, img *image.Image, use func(context.Context, layers) error) error {
+	all := img.Manifest.Layers
+	group, ctx := errgroup.WithContext(ctx)
+	if len(all) > 1 {
+		group.Go(func() error { return f.layers(ctx, all[1:]) })
+	}
+	group.Go(func() error { return use(ctx, inOrder{f, all}) })
+	return group.Wait()
+}
+
+// inOrder are layers of which all but the first are fetched, and told of, by
+// somebody else: an ingest waits for the one before it.
+type inOrder struct {
+	*fetcher
+	all []v1.Descriptor
+}
+
+func (l inOrder) layer(ctx context.Context, desc v1.Descriptor, unpack func(io.Reader) error) error {
+	f := *l.fetcher
+	if desc.Digest != l.all[0].Digest {
+		f.progress = silent{}
+	}
+	err := f.layer(ctx, desc, unpack)
+	if err == nil {
+		f.progress.Done(desc.Digest)
+	}
+	return err
 }
 
 // layer fetches a layer, unless it is here, and unpacks it unless unpack is nil.

@@ -26,8 +26,9 @@ type source struct {
 const layoutPrefix = "oci:"
 
 // source finds an image by its name in the store, pulls it if it is missing
-// there, or finds it in the layout that is named. The caller holds a lease.
-func (e *Engine) source(ctx context.Context, name string, platform *v1.Platform, o PullOptions) (*source, error) {
+// there, its layers by take, or finds it in the layout that is named. The caller
+// holds a lease.
+func (e *Engine) source(ctx context.Context, name string, platform *v1.Platform, o PullOptions, take taker) (*source, error) {
 	if rest, ok := strings.CutPrefix(name, layoutPrefix); ok {
 		return e.sourceInLayout(ctx, name, rest, platform)
 	}
@@ -38,7 +39,7 @@ func (e *Engine) source(ctx context.Context, name string, platform *v1.Platform,
 			return nil, err
 		}
 		o.Platform = platform
-		found, err = e.pullReference(ctx, ref.WithDefaultTag(), o)
+		found, err = e.pullReference(ctx, ref.WithDefaultTag(), o, take)
 	}
 	if err != nil {
 		return nil, err

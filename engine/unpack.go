@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/engine/bundle"
+	"github.com/tare-oci/tare/image"
 )
 
 // UnpackOptions say how to unpack.
@@ -30,21 +31,21 @@ type UnpackOptions struct {
 // config.json, and its files in rootfs. The image is a name in the store, a
 // registry reference (pulled when it is missing), or oci:LAYOUT:TAG. The
 // directory appears whole or not at all.
-func (e *Engine) Unpack(ctx context.Context, image, dir string, o UnpackOptions) error {
+func (e *Engine) Unpack(ctx context.Context, name, dir string, o UnpackOptions) error {
 	if err := needRoot("unpack an image"); err != nil {
 		return err
 	}
 	dir, err := filepath.Abs(dir)
 	if err == nil {
-		err = e.unpackTo(ctx, image, dir, o)
+		err = e.unpackTo(ctx, name, dir, o)
 	}
 	if err != nil {
-		return fmt.Errorf("unpack %s to %s: %w", image, dir, err)
+		return fmt.Errorf("unpack %s to %s: %w", name, dir, err)
 	}
 	return nil
 }
 
-func (e *Engine) unpackTo(ctx context.Context, image, dir string, o UnpackOptions) (err error) {
+func (e *Engine) unpackTo(ctx context.Context, name, dir string, o UnpackOptions) error {
 	if err := checkVacant(dir); err != nil {
 		return err
 	}
@@ -53,12 +54,6 @@ func (e *Engine) unpackTo(ctx context.Context, image, dir string, o UnpackOption
 		return err
 	}
 	defer release()
-	o.Pull.BlobsOnly = true
-	src, err := e.source(ctx, image, o.Platform, o.Pull)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, src.close()) }()
 	parent, prefix := filepath.Dir(dir), "."+filepath.Base(dir)+".tare-"
 	if err := eachDead(ctx, parent, prefix, (*owned).remove); err != nil {
 		e.options.Warn(err.Error())
@@ -68,17 +63,15 @@ func (e *Engine) unpackTo(ctx context.Context, image, dir string, o UnpackOption
 	if err != nil {
 		return err
 	}
-	if err := e.fill(ctx, src, made.path, o); err != nil {
-		return errors.Join(err, made.remove())
+	from := made.path
+	if err = e.fill(ctx, name, made.path, o); err == nil && o.RootfsOnly {
+		from = filepath.Join(made.path, rootfsName)
 	}
-	if o.RootfsOnly {
+	if err == nil {
 		// Not os.Rename, which refuses a directory that is there and empty.
-		if err = unix.Rename(filepath.Join(made.path, "rootfs"), dir); err != nil {
-			err = fmt.Errorf("rename the root file system: %w", err)
-		}
-		return errors.Join(err, made.remove())
+		err = unix.Rename(from, dir)
 	}
-	if err := made.rename(dir); err != nil {
+	if err != nil || o.RootfsOnly {
 		return errors.Join(err, made.remove())
 	}
 	made.release()
@@ -100,16 +93,32 @@ func checkVacant(dir string) error {
 	return nil
 }
 
-// fill makes the bundle in a new directory.
-func (e *Engine) fill(ctx context.Context, src *source, dir string, o UnpackOptions) error {
-	rootfs := filepath.Join(dir, "rootfs")
-	if err := flatten(ctx, src.image, src.layers, rootfs); err != nil {
+const rootfsName = "rootfs"
+
+// fill makes the bundle in a new directory. An image that has to be pulled is
+// unpacked as it comes.
+func (e *Engine) fill(ctx context.Context, name, dir string, o UnpackOptions) (err error) {
+	unpacked := false
+	src, err := e.source(ctx, name, o.Platform, o.Pull, func(ctx context.Context, f *fetcher, img *image.Image) error {
+		unpacked = true
+		return f.ahead(ctx, img, func(ctx context.Context, from layers) error { return makeBundle(ctx, img, from, dir, o.RootfsOnly) })
+	})
+	if err != nil {
 		return err
 	}
-	if o.RootfsOnly {
+	defer func() { err = errors.Join(err, src.close()) }()
+	if unpacked {
 		return nil
 	}
-	spec, err := specFor(src.image, rootfs, bundle.Options{Hostname: "tare"})
+	return makeBundle(ctx, src.image, src.layers, dir, o.RootfsOnly)
+}
+
+func makeBundle(ctx context.Context, img *image.Image, from layers, dir string, rootfsOnly bool) error {
+	rootfs := filepath.Join(dir, rootfsName)
+	if err := flatten(ctx, img, from, rootfs); err != nil || rootfsOnly {
+		return err
+	}
+	spec, err := specFor(img, rootfs, bundle.Options{Hostname: "tare"})
 	if err != nil {
 		return err
 	}
