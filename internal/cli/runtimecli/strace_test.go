@@ -104,7 +104,7 @@ func everything(b *bundle) {
 	mount("tmpfs", "tmpfs", "/t", "ro", "size=1m")
 	mount("tmpfs", "tmpfs", "/t/below", "noexec")
 	b.Hostname, b.Domainname = "a-name", "a-domain"
-	b.Process.Cwd = "/work/here"
+	b.Process.Cwd = "/srv/here"
 	b.Process.Env = []string{"PATH=/missing:/etc:/bin"}
 	b.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{5}}
 	b.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
