@@ -282,6 +282,9 @@ func (m *making) start(wait bool) (err error) {
 		Files: m.family.files, Cloneflags: uintptr(m.plan.Namespaces), CgroupDir: dir, Dir: m.container.dir,
 		UIDMaps: sysMaps(m.spec.Linux.UIDMappings), GIDMaps: sysMaps(m.spec.Linux.GIDMappings),
 	})
+	if r := m.spec.Linux.Resources; errors.Is(err, unix.ENOMEM) && r != nil && r.Memory != nil && r.Memory.Limit != nil {
+		return &plan.FieldError{Field: "linux.resources.memory.limit", Err: err}
+	}
 	return err
 }
 

@@ -57,7 +57,9 @@ func (s Store) Start(ctx context.Context, id string) error {
 		return fmt.Errorf("container %q: start: %w", id, err)
 	}
 	defer conn.Close()
-	if _, err := unix.Write(int(conn.Fd()), []byte{'s'}); err != nil {
+	if _, err := unix.Write(int(conn.Fd()), []byte{'s'}); errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("container %q: start: %w", id, ErrNotRunning) // killed just now
+	} else if err != nil {
 		return fmt.Errorf("container %q: start: %w", id, err)
 	}
 	// From here on the container runs, whatever becomes of us.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/internal/testenv"
 )
@@ -193,11 +194,11 @@ func TestUserNamespace(t *testing.T) {
 				b.mount("bind", "private/tree", "/tree", "rbind,rro")
 			}},
 		{name: "devices", script: "echo x >/dev/null && head -c3 /dev/zero | wc -c; ls /dev; stat -c '%t,%T %F' /dev/null",
-			want: lines("3", "core", "fd", "full", "fuse", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+			want: lines("3", "core", "fd", "full", "kmsg", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
 				"urandom", "zero", "1,3 character special file"),
 			change: func(b *bundle) {
 				b.userNamespace()
-				b.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/full", Type: "c", Major: 1, Minor: 7}, {Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}
+				b.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/full", Type: "c", Major: 1, Minor: 7}, {Path: "/dev/kmsg", Type: "c", Major: 1, Minor: 11}}
 			}},
 		{name: "resource limits", script: "ulimit -Sn; ulimit -Hn", want: lines("100", "200"),
 			change: func(b *bundle) {
@@ -218,4 +219,41 @@ func TestUserNamespace(t *testing.T) {
 				b.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
 			}},
 	})
+}
+
+// What needs CAP_SYS_RESOURCE is done where the runtime has it (in the virtual
+// machine), and told where it has not.
+func TestPrivileges(t *testing.T) {
+	m := machine(t)
+	testenv.Leaks(t)
+	for _, c := range []struct {
+		name, script, want, err string
+		change                  func(*bundle)
+	}{
+		{"negative oom score", "cat /proc/self/oom_score_adj", "-321", "process.oomScoreAdj",
+			func(b *bundle) { b.Process.OOMScoreAdj = ptr(-321) }},
+		{"limit above the caller's", "ulimit -Hn", "1048000", "process.rlimits[0]",
+			func(b *bundle) {
+				b.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1048000, Hard: 1048000}}
+			}},
+		{"limit above the caller's, in a user namespace", "ulimit -Hn", "1048000", "process.rlimits[0]",
+			func(b *bundle) {
+				b.userNamespace()
+				b.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1048000, Hard: 1048000}}
+			}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBundle(t, c.script)
+			c.change(b)
+			out, _, err := b.tryRun(t.Context())
+			if m.HasCap(unix.CAP_SYS_RESOURCE) {
+				if err != nil || out != c.want {
+					t.Errorf("%q, %v; want %q", out, err, c.want)
+				}
+				return
+			}
+			wantError(t, "run", err, c.err)
+			b.wantNothing()
+		})
+	}
 }

@@ -146,26 +146,19 @@ func TestCreating(t *testing.T) {
 func TestKill(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
-	b := newBundle(t, "trap 'exit 5' TERM; echo ready; while :; do read wait; done")
+	b := newBundle(t, "trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done")
 	b.save()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
-	b.stdin = r
-	inr, inw, err := os.Pipe()
+	defer r.Close()
+	p, err := b.store.Run(t.Context(), b.options(w))
+	w.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer inr.Close()
-	p, err := b.store.Run(t.Context(), b.options(inw))
-	inw.Close()
-	r.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := inr.Read(make([]byte, 16)); err != nil { // the handler is set
+	if _, err := r.Read(make([]byte, 16)); err != nil { // the handler is set
 		t.Fatal(err)
 	}
 	if err := b.store.Kill(t.Context(), b.id, unix.SIGTERM, true); err != nil {

@@ -220,7 +220,7 @@ func TestRunInTerminal(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
 	b := newBundle(t, `stty size; trap 'stty size; stty size >/size' WINCH; while test ! -s /size; do echo ready; sleep 0.01; done
-		echo resized; read line; echo "[$line]"; trap 'exit 9' INT; echo again; while :; do read line; done`)
+		echo resized; read line; echo "[$line]"; trap 'exit 9' INT; echo again; while :; do sleep 0.01; done`)
 	b.Process.Terminal = true
 	screen, slave := pty(t)
 	screen.resize(11, 22)
