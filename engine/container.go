@@ -118,7 +118,7 @@ func (c *container) configure(o RunOptions) error {
 		Terminal: o.Terminal, Volumes: o.Volumes, ReadOnly: o.ReadOnly, Network: o.Network,
 		MemoryBytes: o.MemoryBytes, PidsLimit: o.PidsLimit, CPUs: o.CPUs,
 		CapAdd: o.CapAdd, CapDrop: o.CapDrop, SecurityOpts: o.SecurityOpts,
-		CgroupsPath: "/tare-" + c.id,
+		CgroupsPath: cgroupsPath(c.id),
 	}
 	var err error
 	if b.Hostname, err = hostname(c.id, o); err == nil {
@@ -133,6 +133,9 @@ func (c *container) configure(o RunOptions) error {
 	}
 	return err
 }
+
+// cgroupsPath is that of a container, below the hierarchies' roots.
+func cgroupsPath(id string) string { return "/tare-" + id }
 
 func hostname(id string, o RunOptions) (string, error) {
 	switch {

@@ -14,6 +14,9 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/cgroup"
+	"github.com/tare-oci/tare/runtime/host"
 )
 
 // external is a runtime with runc's command line, as a program.
@@ -124,12 +127,20 @@ func classify(err error) error {
 
 // delete ends a container and removes what the runtime has of it.
 func (x external) delete(ctx context.Context, id string) error {
-	if checkID(id) != nil || !exists(filepath.Join(x.root(), id)) {
-		return nil
+	if exists(filepath.Join(x.root(), id)) {
+		out, err := exec.CommandContext(ctx, x.program, "--root", x.root(), "delete", "--force", id).CombinedOutput()
+		if err != nil && exists(filepath.Join(x.root(), id)) { // not gone by itself meanwhile
+			return fmt.Errorf("runtime: delete %s: %w: %s", id, err, bytes.TrimSpace(out))
+		}
 	}
-	out, err := exec.CommandContext(ctx, x.program, "--root", x.root(), "delete", "--force", id).CombinedOutput()
+	// A runtime whose container ends while it deletes it may leave the cgroup.
+	machine, err := host.Probe()
+	if err != nil || machine.CgroupMode == host.CgroupNone {
+		return err
+	}
+	m, err := cgroup.New(machine, cgroupsPath(id), id)
 	if err != nil {
-		return fmt.Errorf("runtime: delete %s: %w: %s", id, err, bytes.TrimSpace(out))
+		return err
 	}
-	return nil
+	return m.Destroy(ctx)
 }

@@ -22,6 +22,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/image/layout"
 	"github.com/tare-oci/tare/image/mutate"
 	"github.com/tare-oci/tare/internal/testenv"
@@ -129,9 +130,6 @@ type file struct {
 func makeImage(t testing.TB, dir, tag, base string, config func(*v1.Image), layers ...[]file) v1.Descriptor {
 	t.Helper()
 	ctx := t.Context()
-	if base != "" {
-		testenv.Run(t, "skopeo", "--insecure-policy", "copy", "--quiet", "oci:"+base, "oci:"+dir+":"+tag)
-	}
 	store, err := layout.Open(dir, layout.Options{Create: true, NoSync: true})
 	if err != nil {
 		t.Fatal(err)
@@ -153,10 +151,7 @@ func makeImage(t testing.TB, dir, tag, base string, config func(*v1.Image), laye
 	}
 	var from *v1.Descriptor
 	if base != "" {
-		desc, err := store.Resolve(ctx, tag)
-		if err != nil {
-			t.Fatal(err)
-		}
+		desc := copyImage(t, session, base)
 		from = &desc
 	}
 	desc, err := mutate.Apply(ctx, session, from, change)
@@ -165,6 +160,41 @@ func makeImage(t testing.TB, dir, tag, base string, config func(*v1.Image), laye
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	return desc
+}
+
+// copyImage copies an image, DIR:TAG, to another layout.
+func copyImage(t testing.TB, to *layout.Session, base string) v1.Descriptor {
+	t.Helper()
+	ctx := t.Context()
+	dir, tag := layout.SplitName(base)
+	from, err := layout.Open(dir, layout.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	desc, err := from.Resolve(ctx, tag)
+	var img *image.Image
+	if err == nil {
+		img, err = image.Load(ctx, from, desc)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range append([]v1.Descriptor{desc, img.Manifest.Config}, img.Manifest.Layers...) {
+		blob, err := from.Open(ctx, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(blob)
+		if err == nil {
+			_, err = to.Put(ctx, d.MediaType, data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob.Close()
 	}
 	return desc
 }
