@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -95,6 +96,17 @@ func TestConversion(t *testing.T) {
 		t.Errorf("volumes %v", volumes)
 	}
 	decodes(t, s)
+}
+
+func TestTooManyVolumes(t *testing.T) {
+	volumes := map[string]struct{}{}
+	for i := range maxImageVolumes + 1 {
+		volumes[fmt.Sprintf("/v%d", i)] = struct{}{}
+	}
+	img := v1.Image{Config: v1.ImageConfig{Cmd: []string{"x"}, Volumes: volumes}}
+	if _, err := Spec(img, tree(t, nil), Options{}); err == nil || !strings.Contains(err.Error(), "volumes") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // decodes fails the test unless the runtime can read the configuration.

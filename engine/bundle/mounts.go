@@ -13,6 +13,9 @@ import (
 	"github.com/tare-oci/tare/safepath"
 )
 
+// maxImageVolumes bounds the mounts that an image can cause.
+const maxImageVolumes = 256
+
 func setMounts(s *specs.Spec, c v1.ImageConfig, root *safepath.Root, o Options) error {
 	s.Mounts = append(defaultMounts(), o.Mounts...)
 	user := map[string]bool{}
@@ -20,6 +23,9 @@ func setMounts(s *specs.Spec, c v1.ImageConfig, root *safepath.Root, o Options) 
 		user[m.Destination] = true
 	}
 	image := sortedKeys(c.Volumes)
+	if len(image) > maxImageVolumes {
+		return fmt.Errorf("the image has %d volumes, more than %d", len(image), maxImageVolumes)
+	}
 	for _, v := range o.Volumes {
 		if path.IsAbs(v) && !strings.Contains(v, ":") { // one like those of images
 			image = append(image, v)
