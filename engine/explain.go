@@ -4,13 +4,13 @@ import (
 	"context"
 	"path/filepath"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
 	"github.com/tare-oci/tare/runtime/lifecycle"
 	"github.com/tare-oci/tare/runtime/plan"
 	"github.com/tare-oci/tare/runtime/spec"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Explain compiles what would be run, without running it: for a bundle (a
@@ -37,6 +37,9 @@ func explainBundle(dir, id string) (*plan.Plan, error) {
 	}
 	s, err := spec.Load(filepath.Join(dir, "config.json"))
 	if err != nil {
+		return nil, err
+	}
+	if err := spec.Validate(s); err != nil {
 		return nil, err
 	}
 	machine, err := host.Probe()
