@@ -187,8 +187,8 @@ func (m *making) compile(ctx context.Context, wait bool) error {
 	go func() { lowered <- m.lower(f) }()
 	// The longer part is ours, so that nobody has to be woken up at the end.
 	if m.cgroup != nil {
-		m.made = true
 		err = m.cgroup.Create(ctx, m.spec.Linux.Resources)
+		m.made = err == nil // else Create has removed what it made, and the rest is another's
 	}
 	if err = errors.Join(<-lowered, err); err != nil {
 		return err

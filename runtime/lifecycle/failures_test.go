@@ -32,6 +32,13 @@ func TestFailures(t *testing.T) {
 		{"destination below a file", func(b *bundle) { b.mount("tmpfs", "", "/etc/passwd/x", "") }, "not a directory (mounts[7].destination)"},
 		{"file on a directory", func(b *bundle) { b.write("f", "", 0o644); b.mount("bind", "f", "/etc", "bind") }, "(mounts[7])"},
 		{"directory on a file", func(b *bundle) { b.mkdir("d"); b.mount("bind", "d", "/etc/passwd", "bind") }, "not a directory (mounts[7].destination)"},
+		{"dangling link in a mount", func(b *bundle) {
+			b.write("f", "", 0o644)
+			b.symlink("/etc/stray", "d/l")
+			b.mkdir("d/etc")
+			b.mount("bind", "d", "/d", "bind")
+			b.mount("bind", "f", "/d/l", "bind")
+		}, "no such file or directory (mounts[8].destination)"},
 		{"destination on a read-only mount", func(b *bundle) {
 			b.mkdir("d")
 			b.mount("bind", "d", "/d", "bind,ro")
@@ -80,7 +87,32 @@ func TestFailures(t *testing.T) {
 			_, err = b.store.Create(t.Context(), o)
 			wantError(t, "create", err, c.want)
 			b.wantNothing()
+			for _, stray := range []string{"d/etc/stray", "rootfs/etc/stray"} {
+				if _, err := os.Lstat(b.path(stray)); err == nil {
+					t.Errorf("%s was made", stray)
+				}
+			}
 		})
+	}
+}
+
+// A control group with processes is somebody's, who keeps it.
+func TestControlGroupInUse(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	first := newBundle(t, "true")
+	first.Linux.CgroupsPath = "/" + first.id
+	c := first.create()
+	second := newBundle(t, "true")
+	second.Linux.CgroupsPath = first.Linux.CgroupsPath
+	_, _, err := second.tryRun(t.Context())
+	wantError(t, "run in the control group of another", err, "cgroup has processes")
+	second.wantNothing()
+	first.wantStatus(specs.StateCreated)
+	for _, dir := range c.Cgroups {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

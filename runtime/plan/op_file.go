@@ -38,8 +38,8 @@ func (o openTarget) lower(l *lowering) {
 		for i, name := range components {
 			prefix := path.Join(components[:i+1]...)
 			if i == len(components)-1 && !o.Dir {
-				file := l.openIn(dir, name, linux.O_CREAT|linux.O_RDONLY|linux.O_NONBLOCK|linux.O_NOCTTY, 0o644).Result()
-				l.close(file)
+				// Unlike open(2), this follows no link that somebody else has put there.
+				l.b.Call("mknodat", dir, l.str(name), program.Const(linux.S_IFREG|0o644), program.Const(0)).Tolerate(linux.EEXIST)
 			} else {
 				l.b.Call("mkdirat", dir, l.str(name), program.Const(0o755)).Tolerate(linux.EEXIST)
 			}
