@@ -170,6 +170,9 @@ func (c *container) hostFiles(hostname, network string) ([]specs.Mount, error) {
 		if err := os.WriteFile(path, f.data, 0o644); err != nil {
 			return nil, err
 		}
+		if err := os.Chmod(path, 0o644); err != nil { // whatever our umask: the container's user reads it
+			return nil, err
+		}
 		mounts = append(mounts, specs.Mount{Destination: "/etc/" + f.name, Type: "bind", Source: path, Options: []string{"rbind", "rprivate"}})
 	}
 	return mounts, nil

@@ -69,7 +69,8 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{options: o}
 	// Files of images and containers are their users' business: a setuid program
 	// in there must not be in reach of this machine's (CVE-2021-41103).
-	for _, dir := range []string{e.snapshotsDir(), e.containersDir()} {
+	// So must what is packed in images, and the locks: who can read one can hold it.
+	for _, dir := range []string{e.snapshotsDir(), e.containersDir(), e.ImagesDir()} {
 		if err := makeDir(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open engine: %w", err)
 		}

@@ -118,7 +118,11 @@ func makeBundle(ctx context.Context, img *image.Image, from layers, dir string, 
 	if err := flatten(ctx, img, from, rootfs); err != nil || rootfsOnly {
 		return err
 	}
-	spec, err := specFor(img, rootfs, bundle.Options{Hostname: "tare"})
+	options := bundle.Options{Hostname: "tare", KeptRootfs: true}
+	if c := img.Config.Config; len(c.Entrypoint)+len(c.Cmd) == 0 {
+		options.Args = []string{"sh"} // a bundle has a command; whoever uses this one will have another in mind
+	}
+	spec, err := specFor(img, rootfs, options)
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,9 @@ func setMounts(s *specs.Spec, c v1.ImageConfig, root *safepath.Root, o Options) 
 // in the root file system, bound onto itself. So it begins with what the image
 // has there, can be written where the root file system can't, and goes with it.
 func imageVolume(root *safepath.Root, destination string, o Options) (specs.Mount, error) {
+	if o.KeptRootfs {
+		return specs.Mount{Destination: destination, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755"}}, nil
+	}
 	name, err := root.Resolve(destination)
 	if err == nil {
 		var dir interface{ Close() error }

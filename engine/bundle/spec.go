@@ -47,6 +47,10 @@ type Options struct {
 	CapAdd, CapDrop []string
 	SecurityOpts    []string
 
+	// KeptRootfs says that the root file system outlives the container. Volumes
+	// of the image are then in memory: bound from the root file system, a link
+	// that one container leaves would lead the next one's mount out of it.
+	KeptRootfs bool
 	// RootPath is root.path, "rootfs" by default.
 	RootPath    string
 	CgroupsPath string

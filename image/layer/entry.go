@@ -34,8 +34,10 @@ func (a *applier) remove(d *dir, base string) error {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR, unix.S_IFLNK:
+	case unix.S_IFDIR:
 		a.tree.retire(d.child(base))
+	case unix.S_IFLNK:
+		a.tree.retireAll() // what is known has resolved names: none lies below a link
 	}
 	if err := safepath.RemoveAllAt(d.fd, base); err != nil {
 		return fmt.Errorf("remove what is there: %w", err)

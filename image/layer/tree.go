@@ -169,14 +169,19 @@ func (r *record) child(base string) string {
 // retire forgets which directory is found by which name, because removed, a directory or symbolic link, may have been on
 // the way; and what is known of directories at or below it. Descriptors stay open until the entry is done.
 func (t *tree) retire(removed string) {
-	t.retired = slices.AppendSeq(t.retired, maps.Values(t.open))
-	clear(t.open)
-	t.last = nil
+	t.retireAll()
 	for name := range t.records {
 		if name == removed || strings.HasPrefix(name, removed+"/") {
 			delete(t.records, name)
 		}
 	}
+}
+
+// retireAll forgets which directory is found by which name.
+func (t *tree) retireAll() {
+	t.retired = slices.AppendSeq(t.retired, maps.Values(t.open))
+	clear(t.open)
+	t.last = nil
 }
 
 // release closes what was retired.
@@ -191,7 +196,7 @@ func (t *tree) release() error {
 
 // closeAll closes all directories.
 func (t *tree) closeAll() error {
-	t.retire("")
+	t.retireAll()
 	return t.release()
 }
 

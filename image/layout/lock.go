@@ -30,12 +30,12 @@ func (s *Store) lock(ctx context.Context, name string, how int) (unlock func(), 
 // openPrivate opens a file of ours, and makes its directory when it is the
 // first one.
 func (s *Store) openPrivate(name string, flag int) (*os.File, error) {
-	f, err := s.root.OpenFile(name, flag, 0o644)
+	f, err := s.root.OpenFile(name, flag, 0o600)
 	if errors.Is(err, os.ErrNotExist) && flag&os.O_CREATE != 0 {
 		if err := s.root.MkdirAll(partialDir, 0o755); err != nil {
 			return nil, err
 		}
-		return s.root.OpenFile(name, flag, 0o644)
+		return s.root.OpenFile(name, flag, 0o600)
 	}
 	return f, err
 }

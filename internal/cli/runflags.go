@@ -109,6 +109,9 @@ func (f *runFlags) options(getenv func(string) string, args []string) (engine.Ru
 	if o.Volumes, err = absoluteSources(o.Volumes); err != nil {
 		return o, usageError{err}
 	}
+	if o.SecurityOpts, err = absoluteProfiles(o.SecurityOpts); err != nil {
+		return o, usageError{err}
+	}
 	switch {
 	case math.IsNaN(o.CPUs) || o.CPUs < 0:
 		return o, usageError{fmt.Errorf("--cpus %v: want a positive number", o.CPUs)}
@@ -186,6 +189,22 @@ func absoluteSources(volumes []string) ([]string, error) {
 			v = full + ":" + rest
 		}
 		absolute = append(absolute, v)
+	}
+	return absolute, nil
+}
+
+// absoluteProfiles lets seccomp profiles be named relative to where we are.
+func absoluteProfiles(options []string) ([]string, error) {
+	var absolute []string
+	for _, option := range options {
+		if file, ok := strings.CutPrefix(option, "seccomp="); ok && file != "unconfined" && file != "" {
+			full, err := filepath.Abs(file)
+			if err != nil {
+				return nil, err
+			}
+			option = "seccomp=" + full
+		}
+		absolute = append(absolute, option)
 	}
 	return absolute, nil
 }
