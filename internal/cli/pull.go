@@ -53,6 +53,12 @@ where it ended. Every byte is verified. The image's digest is printed.`,
 
 // pull pulls with a progress display.
 func (a *app) pull(ctx context.Context, e *engine.Engine, name string, platform *v1.Platform, flags registryFlags) (engine.Image, error) {
+	return a.showPull(name, platform, flags, func(o engine.PullOptions) (engine.Image, error) { return e.Pull(ctx, name, o) })
+}
+
+// showPull shows the progress of whatever pulls an image.
+func (a *app) showPull(name string, platform *v1.Platform, flags registryFlags,
+	fetch func(engine.PullOptions) (engine.Image, error)) (engine.Image, error) {
 	client, err := flags.client(a.getenv)
 	if err != nil {
 		return engine.Image{}, err
@@ -61,7 +67,7 @@ func (a *app) pull(ctx context.Context, e *engine.Engine, name string, platform 
 	display := a.newProgress()
 	display.begin("Pulling " + printable(name))
 	start := time.Now()
-	img, err := e.Pull(ctx, name, engine.PullOptions{
+	img, err := fetch(engine.PullOptions{
 		Platform: platform, Registry: client, Progress: &pullProgress{display: display, layers: map[digest.Digest]*layerProgress{}},
 	})
 	display.close()

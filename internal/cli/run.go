@@ -10,8 +10,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/tare-oci/tare/engine"
-
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -87,9 +85,3 @@ func (a *app) provide(ctx context.Context, e *engine.Engine, o *engine.RunOption
 
 // layoutPrefix marks an image in a layout: oci:DIR:TAG.
 const layoutPrefix = "oci:"
-
-// ensure is provide for the verbs that have no --pull.
-func (a *app) ensure(ctx context.Context, e *engine.Engine, name string, platform *v1.Platform, registry registryFlags) error {
-	o := &engine.RunOptions{Image: name, Pull: engine.PullOptions{Platform: platform}}
-	return a.provide(ctx, e, o, &runFlags{pull: "missing", registry: registry})
-}

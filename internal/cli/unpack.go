@@ -1,6 +1,10 @@
 package cli
 
 import (
+	"errors"
+	"os"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/tare-oci/tare/engine"
@@ -37,10 +41,21 @@ oci:LAYOUT:TAG takes it from an image layout. DIR appears whole or not at all.`,
 			return err
 		}
 		defer e.Close()
-		if err := a.ensure(cmd.Context(), e, args[0], p, registry); err != nil {
-			return err
+		unpack := func(o engine.PullOptions) error {
+			return e.Unpack(cmd.Context(), args[0], args[1], engine.UnpackOptions{Platform: p, RootfsOnly: *rootfsOnly, Pull: o})
 		}
-		return e.Unpack(cmd.Context(), args[0], args[1], engine.UnpackOptions{Platform: p, RootfsOnly: *rootfsOnly})
+		_, err = e.Resolve(cmd.Context(), args[0], p)
+		if strings.HasPrefix(args[0], layoutPrefix) || os.Geteuid() != 0 || !errors.Is(err, engine.ErrNoImage) {
+			return unpack(engine.PullOptions{})
+		}
+		// A layer is written while the next is fetched, and kept packed only.
+		_, err = a.showPull(args[0], p, registry, func(o engine.PullOptions) (engine.Image, error) {
+			if err := unpack(o); err != nil {
+				return engine.Image{}, err
+			}
+			return e.Resolve(cmd.Context(), args[0], p)
+		})
+		return err
 	}
 	return cmd
 }
