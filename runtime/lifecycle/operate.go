@@ -190,12 +190,34 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
 		return err
 	}
-	if err := c.awaitEnd(ctx); err != nil {
-		return err
-	}
 	m, err := c.manager()
 	if err != nil {
 		return err
+	}
+	if c.PID == 0 {
+		// A create that was killed before it had a process may not even have
+		// looked whether the control group was free: what is in it is another's.
+		return c.removeUnstarted(ctx, m)
+	}
+	if m != nil && c.alive() {
+		// Frozen processes die of this only, and not of the signal before.
+		if err := m.Kill(ctx, unix.SIGKILL); err != nil {
+			return fmt.Errorf("container %q: %w", c.ID, err)
+		}
+	}
+	if err := c.awaitEnd(ctx); err != nil {
+		return err
+	}
+	return c.remove(ctx, m)
+}
+
+// removeUnstarted removes a container that never had a process, and its
+// control group where nobody else is in it.
+func (c *Container) removeUnstarted(ctx context.Context, m cgroup.Manager) error {
+	if m != nil {
+		if pids, err := m.Pids(); err != nil || len(pids) > 0 {
+			m = nil
+		}
 	}
 	return c.remove(ctx, m)
 }

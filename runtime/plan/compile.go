@@ -235,7 +235,7 @@ func (c *compiler) joins() []Step {
 func (c *compiler) pivot() {
 	// The working directory may have to be made, while the root can be written.
 	c.cwd = c.newFD("cwd")
-	c.step("process.cwd", openTarget{c.root, path.Clean("/" + c.spec.Process.Cwd), true, c.cwd})
+	c.step("process.cwd", openTarget{Root: c.root, Path: path.Clean("/" + c.spec.Process.Cwd), Dir: true, Out: c.cwd})
 	c.plan.Steps = append(c.plan.Steps, c.late...)
 	if c.spec.Root.Readonly {
 		c.step("root.readonly", mountSetattr{Mount: c.root, Set: linux.MOUNT_ATTR_RDONLY})
@@ -306,6 +306,8 @@ func (c *compiler) process() {
 	if err != nil {
 		c.fail("linux.seccomp", "%w", err)
 	}
+	c.step("process.user.umask", umask{c.mask()})
+	c.step("", closeOnExec{keep})
 	if p.NoNewPrivileges {
 		c.step("process.noNewPrivileges", noNewPrivs{})
 	}
@@ -315,8 +317,6 @@ func (c *compiler) process() {
 		c.step("linux.seccomp", *filter)
 	}
 	c.credentials()
-	c.step("process.user.umask", umask{c.mask()})
-	c.step("", closeOnExec{keep})
 	if filter != nil && p.NoNewPrivileges {
 		c.step("linux.seccomp", *filter)
 	}

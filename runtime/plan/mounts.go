@@ -108,6 +108,11 @@ func (c *compiler) mounts() {
 // symbolic link of the root file system that leads to what is not there yet.
 func (c *compiler) destination(dest string) string {
 	dest = path.Clean("/" + dest)
+	if dest == "/proc" || dest == "/sys" {
+		// A link here would put them where masked and read-only paths are not
+		// looked for (CVE-2019-19921).
+		return dest
+	}
 	if to, ok := c.facts.Mountpoints[dest]; ok {
 		return path.Clean("/" + to)
 	}
@@ -116,7 +121,7 @@ func (c *compiler) destination(dest string) string {
 
 func (c *compiler) target(field, dest string, dir bool) FD {
 	target := c.newFD("target " + dest)
-	c.step(field+".destination", openTarget{c.root, dest, dir, target})
+	c.step(field+".destination", openTarget{Root: c.root, Path: dest, Dir: dir, Out: target, NoLinks: dest == "/proc" || dest == "/sys"})
 	return target
 }
 
@@ -211,7 +216,7 @@ func (c *compiler) cgroupMount(field, dest string, o linux.MountOptions) {
 			c.step(field, mountSetattr{Mount: tree, Set: o.AttrSet, Clear: o.AttrClear})
 		}
 		target := c.newFD("target " + g.Name)
-		c.step(field, openTarget{dir, "/" + g.Name, true, target})
+		c.step(field, openTarget{Root: dir, Path: "/" + g.Name, Dir: true, Out: target})
 		c.step(field, moveMount{Mount: tree, To: target})
 		for _, alias := range g.Aliases {
 			c.step(field, symlink{dir, alias, g.Name})

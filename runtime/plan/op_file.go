@@ -17,10 +17,13 @@ type openTarget struct {
 	Path string // clean, absolute in the container
 	Dir  bool   // a directory is wanted; else a file
 	Out  FD
+	// NoLinks refuses a symbolic link anywhere on the way.
+	NoLinks bool
 }
 
 func (o openTarget) String() string {
-	return fmt.Sprintf("open %q %s = %v", o.Path, map[bool]string{true: "directory", false: "file"}[o.Dir], o.Out)
+	return fmt.Sprintf("open %q %s%s = %v", o.Path, map[bool]string{true: "directory", false: "file"}[o.Dir],
+		flag(o.NoLinks, ", no link"), o.Out)
 }
 
 func (o openTarget) lower(l *lowering) {
@@ -30,7 +33,15 @@ func (o openTarget) lower(l *lowering) {
 	if o.Dir {
 		flags |= l.open.Directory
 	}
-	l.openIn(root, rel(o.Path), flags, 0).OnErrno(missing, linux.ENOENT).Into(out)
+	var resolve uint64
+	if o.NoLinks {
+		resolve = linux.RESOLVE_NO_SYMLINKS
+	}
+	open := func(path string, flags uint64) program.Call {
+		h := openHow{flags | linux.O_CLOEXEC, 0, linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS | resolve}
+		return l.b.Call("openat2", root, l.str(path), l.how(h), program.Const(linux.OpenHowSizeBytes))
+	}
+	open(rel(o.Path), flags).OnErrno(missing, linux.ENOENT).Into(out)
 	l.b.Bind(done)
 	l.later(func() {
 		l.b.Bind(missing)
@@ -47,9 +58,9 @@ func (o openTarget) lower(l *lowering) {
 			dir = out
 			if i < len(components)-1 {
 				dir = l.b.Var()
-				l.openIn(root, prefix, linux.O_PATH|l.open.Directory, 0).Into(dir)
+				open(prefix, linux.O_PATH|l.open.Directory).Into(dir)
 			} else {
-				l.openIn(root, prefix, flags, 0).Into(out)
+				open(prefix, flags).Into(out)
 			}
 			if i > 0 {
 				l.close(above)

@@ -52,6 +52,8 @@ retry:
 	dec	%ebp
 	jnz	again
 judge:
+	cmp	$160, %eax		# the sets end there; filters can return more
+	jae	fatal
 	mov	8(%rbx), %edi		# bit set of tolerated errnos
 	bt	%eax, (%rdi)
 	jnc	fatal
