@@ -25,6 +25,11 @@ func TestFailures(t *testing.T) {
 	}{
 		{"no root file system", func(b *bundle) { b.Root.Path = "missing" }, "root.path"},
 		{"a file as root file system", func(b *bundle) { b.Root.Path = "rootfs/bin/busybox" }, "root.path"},
+		{"link in the place of proc", func(b *bundle) { // procfs would land where no path is masked (CVE-2019-19921)
+			_ = os.Remove(b.path("rootfs", "proc"))
+			b.mkdir("rootfs/p")
+			b.symlink("/p", "rootfs/proc")
+		}, `open "/proc" directory, no link: openat2: too many levels of symbolic links (mounts[0].destination)`},
 		{"missing bind source", func(b *bundle) { b.mount("bind", "missing", "/x", "bind") }, `mounts[7].source: bind mount source "missing": no such file or directory`},
 		{"unknown file system", func(b *bundle) { b.mount("nosuchfs", "", "/x", "") }, "fsopen: no such device (mounts[7])"},
 		{"unknown mount option", func(b *bundle) { b.mount("tmpfs", "", "/x", "nosuchoption") }, "nosuchoption"},
