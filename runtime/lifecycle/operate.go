@@ -211,16 +211,32 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	return c.remove(ctx, m)
 }
 
-// removeUnstarted removes a container that never had a process, and its
-// control group where nobody else is in it.
+// removeUnstarted removes a container that never had a process on record, and
+// its control group where nobody else is in it.
 func (c *Container) removeUnstarted(ctx context.Context, m cgroup.Manager) error {
-	if m != nil {
-		if pids, err := m.Pids(); err != nil || len(pids) > 0 {
-			m = nil
-		}
+	if m != nil && !emptied(ctx, m) {
+		m = nil
 	}
 	return c.remove(ctx, m)
 }
+
+// emptied waits for a control group to become empty. A process that a killed
+// create had just begun ends by itself, as nobody lets it go on; one that stays
+// is another's.
+func emptied(ctx context.Context, m cgroup.Manager) bool {
+	for deadline := time.Now().Add(orphanTimeout); ; time.Sleep(time.Millisecond) {
+		pids, err := m.Pids()
+		if err != nil || len(pids) == 0 {
+			return err == nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return false
+		}
+	}
+}
+
+// orphanTimeout is ample for what a process does until it waits for its parent.
+const orphanTimeout = 2 * time.Second
 
 // remove removes all that is kept of a container whose process has ended, and
 // ends what else runs in it.
