@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -49,6 +50,8 @@ func namePrefix() string { return fmt.Sprintf("tare-test-%d-", os.Getpid()) }
 //     the tags in their path.
 //   - cgroups: those with "tare", or one of the tags, in their path and no
 //     living process that is not this test's.
+//
+// What Name named in another process is never this test's.
 //
 // An orphan that has ended stays defunct until the test binary ends: to ask
 // whether a process lives, read /proc/PID/stat, as kill(pid, 0) is fooled.
@@ -289,7 +292,13 @@ func (s leakScope) owns(path string) bool {
 	return !strings.HasPrefix(path, filepath.Dir(s.dirs[0])+"/") && s.tagged(path)
 }
 
+// namedElsewhere matches what Name names, with the process that named it.
+var namedElsewhere = regexp.MustCompile(`tare-test-(\d+)-`)
+
 func (s leakScope) tagged(path string) bool {
+	if m := namedElsewhere.FindStringSubmatch(path); m != nil && m[1] != strconv.Itoa(os.Getpid()) {
+		return false
+	}
 	return slices.ContainsFunc(s.tags, func(tag string) bool { return strings.Contains(path, tag) })
 }
 

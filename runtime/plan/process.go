@@ -1,0 +1,140 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tare-oci/tare/runtime/linux"
+	"github.com/tare-oci/tare/runtime/seccomp"
+)
+
+// process sets what the user's program inherits, waits, and runs it.
+func (c *compiler) process() {
+	p := c.spec.Process
+	candidates := c.candidates()
+	if len(candidates) == 0 {
+		return
+	}
+	if p.Terminal {
+		c.step("process.terminal", useTerminal{c.tty, p.User.UID})
+	}
+	c.step("process.cwd", changeDir{c.cwd})
+	for i, r := range p.Rlimits {
+		c.rlimit(i, r)
+	}
+	c.step("process.args", findExecutable{p.Args[0], candidates})
+	c.step("", ready{c.sync})
+	if c.facts.Wait {
+		c.step("", waitStart{c.gate})
+	}
+	keep := 3 + c.facts.PreserveFDs
+	filter, err := c.filter()
+	if err != nil {
+		c.fail("linux.seccomp", "%w", err)
+	}
+	c.step("process.user.umask", umask{c.mask()})
+	c.step("", closeOnExec{keep})
+	if p.NoNewPrivileges {
+		c.step("process.noNewPrivileges", noNewPrivs{})
+	}
+	// Without no_new_privs a filter needs CAP_SYS_ADMIN, which the user's
+	// program will usually not have.
+	if filter != nil && !p.NoNewPrivileges {
+		c.step("linux.seccomp", *filter)
+	}
+	c.credentials()
+	if filter != nil && p.NoNewPrivileges {
+		c.step("linux.seccomp", *filter)
+	}
+	c.step("process.args", execve{candidates, p.Args, c.env()})
+}
+
+func (c *compiler) mask() uint32 {
+	if m := c.spec.Process.User.Umask; m != nil {
+		return *m
+	}
+	return 0o022
+}
+
+// candidates are the files that args[0] may mean: itself where it has a slash,
+// else one for each directory of the container's PATH.
+func (c *compiler) candidates() []string {
+	p := c.spec.Process
+	if len(p.Args) == 0 || p.Args[0] == "" {
+		c.fail("process.args", "no command: args must have at least one entry")
+		return nil
+	}
+	name := p.Args[0]
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	search := ""
+	for _, e := range p.Env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			search = v
+		}
+	}
+	var found []string
+	for _, dir := range strings.Split(search, ":") {
+		// An empty entry would mean the working directory (exec(3)), which
+		// nobody wants of a container; a relative one likewise.
+		if strings.HasPrefix(dir, "/") {
+			found = append(found, path.Join(dir, name))
+		}
+	}
+	if len(found) == 0 {
+		c.fail("process.args", "exec: %q: executable file not found in $PATH", name)
+	}
+	return found
+}
+
+func (c *compiler) env() []string {
+	env := c.spec.Process.Env
+	for _, e := range env {
+		if strings.HasPrefix(e, "HOME=") {
+			return env
+		}
+	}
+	home := c.facts.Home
+	if home == "" {
+		home = "/"
+	}
+	return append(env[:len(env):len(env)], "HOME="+home)
+}
+
+func (c *compiler) rlimit(i int, r specs.POSIXRlimit) {
+	field := fmt.Sprintf("process.rlimits[%d]", i)
+	n, ok := linux.Rlimit(r.Type)
+	if !ok {
+		c.fail(field+".type", "unknown resource limit %q", r.Type)
+		return
+	}
+	if c.userNamespace() {
+		// The limits of the initial user namespace are the parent's to raise.
+		c.plan.Rlimits = append(c.plan.Rlimits, Rlimit{n, r.Soft, r.Hard, field})
+		return
+	}
+	c.step(field, setRlimit{n, r.Soft, r.Hard})
+}
+
+func (c *compiler) filter() (*loadSeccomp, error) {
+	profile := c.linux().Seccomp
+	if profile == nil {
+		return nil, nil
+	}
+	native, ok := linux.NativeArch(c.facts.Host.Arch)
+	if !ok {
+		return nil, fmt.Errorf("unknown architecture %s", c.facts.Host.Arch)
+	}
+	compiled, err := seccomp.Compile(profile, native)
+	if err != nil {
+		return nil, err
+	}
+	if compiled.Notifies() {
+		return nil, fmt.Errorf("%s is %w", specs.ActNotify, errUnsupported)
+	}
+	return &loadSeccomp{compiled.AppendBinary(nil), compiled.Flags}, nil
+}
