@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"os"
 	"os/exec"
@@ -165,6 +166,31 @@ func TestExecutableIsSealed(t *testing.T) {
 	b.Call("exit_group", Const(0))
 	if _, out, status := run(t, b); len(out) != 0 || status != 0 {
 		t.Fatalf("got %x, exit %d", out, status)
+	}
+}
+
+// Where a filter refuses every call, the report and the exit among them, the
+// process crashes instead of running in circles.
+func TestRefusedReportAndExit(t *testing.T) {
+	for _, errno := range []uint32{linux.EPERM, 200} {
+		b := NewBuilder(runtime.GOARCH, 3)
+		zero := Const(0)
+		b.Call("prctl", Const(linux.PR_SET_NO_NEW_PRIVS), Const(1), zero, zero, zero)
+		refuse := binary.LittleEndian.AppendUint32([]byte{6, 0, 0, 0}, linux.SECCOMP_RET_ERRNO|errno)
+		b.Call("seccomp", Const(linux.SECCOMP_SET_MODE_FILTER), zero, b.Words(Const(1), b.Bytes(refuse)))
+		b.Call("getpid")
+		im, err := b.Image()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := im.Start(Start{Files: make([]*os.File, 4)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ws syscall.WaitStatus
+		if _, err := syscall.Wait4(pid, &ws, 0, nil); err != nil || ws.Signal() != syscall.SIGSEGV {
+			t.Errorf("errno %d: %v, %v", errno, ws.Signal(), err)
+		}
 	}
 }
 

@@ -62,5 +62,6 @@ judge:
 fatal:
 	mov	%rbx, (%r14)
 	mov	%rax, 8(%r14)
-	mov	16(%r14), %ebx
+	xor	%ebx, %ebx		# the next failure crashes: where a filter refuses
+	xchg	%ebx, 16(%r14)		# the report and the exit as well, nothing else ends
 	jmp	step
