@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tare-oci/tare/runtime/linux"
 )
 
 // maxProblems bounds how many errors Validate collects.
@@ -38,7 +40,24 @@ func Validate(s *specs.Spec) error {
 	if s.Linux != nil {
 		c.linux(s.Linux)
 	}
+	c.otherPlatforms(s)
 	return c.err("config.json")
+}
+
+// otherPlatforms refuses what a Linux container has no use for. config.md lets these sections be there only for their platform, and says
+// of vm that it asks for hardware virtualization: to run such a container without it would give less isolation than was asked for.
+func (c *checker) otherPlatforms(s *specs.Spec) {
+	for _, p := range []struct {
+		section, target string
+		set             bool
+	}{
+		{"freebsd", "FreeBSD", s.FreeBSD != nil}, {"solaris", "Solaris", s.Solaris != nil}, {"windows", "Windows", s.Windows != nil},
+		{"zos", "z/OS", s.ZOS != nil}, {"vm", "virtual machines", s.VM != nil},
+	} {
+		if p.set {
+			c.fail(in(p.section), "is for %s, and this runtime makes Linux containers", p.target)
+		}
+	}
 }
 
 // ValidateProcess checks a process.json.
@@ -122,6 +141,13 @@ func oneOf[T ~string](c *checker, where loc, s T, names ...T) {
 	c.fail(where, "unknown value %q", s)
 }
 
+// known asks for a name that one of package linux's tables has.
+func known[N any](c *checker, where loc, name string, table func(string) (N, bool)) {
+	if _, ok := table(name); !ok {
+		c.fail(where, "unknown value %q", name)
+	}
+}
+
 // version asks for SemVer 2.0.0. Every 1.x is compatible: an older config uses nothing that is gone, a newer one's new properties are
 // unknown and so ignored.
 func (c *checker) version(v string) {
@@ -146,6 +172,9 @@ func (c *checker) version(v string) {
 
 func (c *checker) process(prefix string, p *specs.Process) {
 	c.absolute(in(prefix+"cwd"), p.Cwd)
+	if p.CommandLine != "" {
+		c.fail(in(prefix+"commandLine"), "is for Windows, and this runtime makes Linux containers")
+	}
 	if len(p.Args) == 0 {
 		c.fail(in(prefix+"args"), "empty")
 	}
@@ -174,7 +203,7 @@ func (c *checker) process(prefix string, p *specs.Process) {
 	c.rlimits(prefix, p.Rlimits)
 	c.scheduler(prefix+"scheduler", p.Scheduler)
 	if io := p.IOPriority; io != nil {
-		oneOf(c, in(prefix+"ioPriority.class"), io.Class, specs.IOPRIO_CLASS_RT, specs.IOPRIO_CLASS_BE, specs.IOPRIO_CLASS_IDLE)
+		known(c, in(prefix+"ioPriority.class"), string(io.Class), linux.IOPriorityClass)
 		if io.Priority < 0 || io.Priority > 7 {
 			c.fail(in(prefix+"ioPriority.priority"), "%d is not between 0 and 7", io.Priority)
 		}
@@ -182,8 +211,8 @@ func (c *checker) process(prefix string, p *specs.Process) {
 	c.text(in(prefix+"apparmorProfile"), p.ApparmorProfile)
 	c.text(in(prefix+"selinuxLabel"), p.SelinuxLabel)
 	if a := p.ExecCPUAffinity; a != nil {
-		c.numberList(in(prefix+"execCPUAffinity.initial"), a.Initial)
-		c.numberList(in(prefix+"execCPUAffinity.final"), a.Final)
+		c.numberList(in(prefix+"execCPUAffinity.initial"), a.Initial, linux.MaxCPUs)
+		c.numberList(in(prefix+"execCPUAffinity.final"), a.Final, linux.MaxCPUs)
 	}
 }
 
@@ -191,9 +220,7 @@ func (c *checker) process(prefix string, p *specs.Process) {
 func (c *checker) rlimits(prefix string, list []specs.POSIXRlimit) {
 	seen := map[string]bool{}
 	for i, l := range list {
-		oneOf(c, at(prefix+"rlimits", i, ".type"), l.Type,
-			"RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_LOCKS", "RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE",
-			"RLIMIT_NICE", "RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_RSS", "RLIMIT_RTPRIO", "RLIMIT_RTTIME", "RLIMIT_SIGPENDING", "RLIMIT_STACK")
+		known(c, at(prefix+"rlimits", i, ".type"), l.Type, linux.Rlimit)
 		if seen[l.Type] {
 			c.fail(at(prefix+"rlimits", i, ".type"), "%s is there twice", l.Type)
 		}
@@ -208,17 +235,18 @@ func (c *checker) scheduler(path string, s *specs.Scheduler) {
 	if s == nil {
 		return
 	}
-	oneOf(c, in(path+".policy"), s.Policy, specs.SchedOther, specs.SchedFIFO, specs.SchedRR, specs.SchedBatch, specs.SchedISO, specs.SchedIdle,
-		specs.SchedDeadline)
+	known(c, in(path+".policy"), string(s.Policy), linux.SchedPolicy)
 	for i, f := range s.Flags {
-		oneOf(c, at(path+".flags", i, ""), f, specs.SchedFlagResetOnFork, specs.SchedFlagReclaim, specs.SchedFlagDLOverrun,
-			specs.SchedFlagKeepPolicy, specs.SchedFlagKeepParams, specs.SchedFlagUtilClampMin, specs.SchedFlagUtilClampMax)
+		known(c, at(path+".flags", i, ""), string(f), linux.SchedFlag)
 	}
 	if s.Nice < -20 || s.Nice > 19 {
 		c.fail(in(path+".nice"), "%d is not between -20 and 19", s.Nice)
 	}
-	if realtime := s.Policy == specs.SchedFIFO || s.Policy == specs.SchedRR; s.Priority != 0 && !realtime {
+	realtime := s.Policy == specs.SchedFIFO || s.Policy == specs.SchedRR
+	if s.Priority != 0 && !realtime {
 		c.fail(in(path+".priority"), "only SCHED_FIFO and SCHED_RR have one")
+	} else if s.Priority < 0 || s.Priority > 99 {
+		c.fail(in(path+".priority"), "%d is not between 0 and 99", s.Priority)
 	}
 	if s.Policy != specs.SchedDeadline && (s.Runtime != 0 || s.Deadline != 0 || s.Period != 0) {
 		c.fail(in(path), "only SCHED_DEADLINE has a runtime, deadline or period")

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tare-oci/tare/runtime/linux"
 )
 
 func (c *checker) linux(l *specs.Linux) {
@@ -30,7 +32,7 @@ func (c *checker) linux(l *specs.Linux) {
 	}
 	c.text(in("linux.mountLabel"), l.MountLabel)
 	if p := l.Personality; p != nil {
-		oneOf(c, in("linux.personality.domain"), p.Domain, specs.PerLinux, specs.PerLinux32)
+		known(c, in("linux.personality.domain"), string(p.Domain), linux.Personality)
 		if len(p.Flags) > 0 {
 			c.fail(in("linux.personality.flags"), "no flag is defined")
 		}
@@ -173,70 +175,19 @@ func (c *checker) sysctls(l *specs.Linux) {
 	for _, name := range slices.Sorted(maps.Keys(l.Sysctl)) {
 		where := key("linux.sysctl", name)
 		c.text(where, l.Sysctl[name])
-		elems := SysctlPath(name)
-		if elems == nil {
-			c.fail(where, "not the name of a kernel parameter")
-			continue
-		}
-		ns, why := sysctlNamespace(elems)
+		elems := linux.SysctlPath(name)
+		ns, ok := linux.SysctlNamespace(elems)
 		switch {
-		case why != "":
-			c.fail(where, "%s", why)
-		case ns == "":
+		case elems == nil:
+			c.fail(where, "not the name of a kernel parameter")
+		case !ok:
 			c.fail(where, "belongs to no namespace, so it is the host's")
+		case slices.Equal(elems, []string{"kernel", "hostname"}):
+			c.fail(where, "is what hostname is for")
 		case !hasNamespace(l, ns):
 			c.fail(where, "needs a %s namespace in linux.namespaces", ns)
 		}
 	}
-}
-
-// SysctlPath splits the name of a kernel parameter into the elements of its path below /proc/sys: "net.ipv4.ip_forward" and "net/ipv4/ip_forward"
-// are the same, and the separator that is not used first stands for the other, as in sysctl(8) ("net/ipv4/conf/eth0.1/forwarding",
-// "net.ipv4.conf.eth0/1.forwarding"). It returns nil where that would be no path below /proc/sys.
-func SysctlPath(name string) []string {
-	sep, other := ".", "/"
-	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '/' {
-		sep, other = other, sep
-	}
-	elems := strings.Split(name, sep)
-	for i, e := range elems {
-		if sep == "." {
-			e = strings.ReplaceAll(e, other, sep)
-		}
-		if e == "" || e == "." || e == ".." || strings.ContainsAny(e, "/\x00") {
-			return nil
-		}
-		elems[i] = e
-	}
-	if len(elems) < 2 {
-		return nil
-	}
-	return elems
-}
-
-// sysctlNamespace returns the namespace that a kernel parameter belongs to, "" if it is global, or why it must not be set.
-func sysctlNamespace(elems []string) (ns specs.LinuxNamespaceType, why string) {
-	switch elems[0] {
-	case "net":
-		return specs.NetworkNamespace, ""
-	case "fs":
-		if elems[1] == "mqueue" {
-			return specs.IPCNamespace, ""
-		}
-	case "kernel":
-		if len(elems) != 2 {
-			break
-		}
-		switch elems[1] {
-		case "msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced":
-			return specs.IPCNamespace, ""
-		case "domainname":
-			return specs.UTSNamespace, ""
-		case "hostname":
-			return "", "is what hostname is for"
-		}
-	}
-	return "", ""
 }
 
 // cgroupsPath leaves to package cgroup what is a question of the host.
@@ -265,8 +216,8 @@ func (c *checker) resources(r *specs.LinuxResources) {
 		}
 	}
 	if cpu := r.CPU; cpu != nil {
-		c.numberList(in("linux.resources.cpu.cpus"), cpu.Cpus)
-		c.numberList(in("linux.resources.cpu.mems"), cpu.Mems)
+		c.numberList(in("linux.resources.cpu.cpus"), cpu.Cpus, linux.MaxCPUs)
+		c.numberList(in("linux.resources.cpu.mems"), cpu.Mems, linux.MaxNodes)
 		if cpu.Quota != nil && *cpu.Quota > 0 && cpu.Burst != nil && *cpu.Burst > uint64(*cpu.Quota) {
 			c.fail(in("linux.resources.cpu.burst"), "%d is larger than quota %d", *cpu.Burst, *cpu.Quota)
 		}
@@ -286,21 +237,12 @@ func (c *checker) resources(r *specs.LinuxResources) {
 }
 
 // numberList asks for a list such as "0-3,7"; an empty one is none.
-func (c *checker) numberList(where loc, s string) {
-	if s == "" {
-		return
+func (c *checker) numberList(where loc, list string, limit int) (set linux.NumberSet, ok bool) {
+	set, err := linux.ParseNumbers(list, limit)
+	if err != nil {
+		c.fail(where, "%v", err)
 	}
-	for _, part := range strings.Split(strings.TrimSpace(s), ",") {
-		first, last, ranged := strings.Cut(part, "-")
-		if !isNumber(first) || ranged && !isNumber(last) {
-			c.fail(where, "%q is not a list such as 0-3,7", s)
-			return
-		}
-	}
-}
-
-func isNumber(s string) bool {
-	return s != "" && len(s) < 10 && strings.Trim(s, "0123456789") == ""
+	return set, err == nil
 }
 
 // seccomp leaves names of system calls, architectures and operators to the compiler of the filter.
@@ -349,14 +291,28 @@ func (c *checker) intelRdt(r *specs.LinuxIntelRdt) {
 	}
 }
 
+// memoryPolicy asks for what set_mempolicy(2) does: nodes where the mode needs some, and none where it has none.
 func (c *checker) memoryPolicy(p *specs.LinuxMemoryPolicy) {
 	if p == nil {
 		return
 	}
-	oneOf(c, in("linux.memoryPolicy.mode"), p.Mode, specs.MpolDefault, specs.MpolBind, specs.MpolInterleave, specs.MpolWeightedInterleave,
-		specs.MpolPreferred, specs.MpolPreferredMany, specs.MpolLocal)
+	known(c, in("linux.memoryPolicy.mode"), string(p.Mode), linux.MemoryPolicy)
 	for i, f := range p.Flags {
-		oneOf(c, at("linux.memoryPolicy.flags", i, ""), f, specs.MpolFNumaBalancing, specs.MpolFRelativeNodes, specs.MpolFStaticNodes)
+		known(c, at("linux.memoryPolicy.flags", i, ""), string(f), linux.MemoryPolicyFlag)
 	}
-	c.numberList(in("linux.memoryPolicy.nodes"), p.Nodes)
+	nodes, ok := c.numberList(in("linux.memoryPolicy.nodes"), p.Nodes, linux.MaxNodes)
+	if !ok {
+		return
+	}
+	switch p.Mode {
+	case specs.MpolDefault, specs.MpolLocal:
+		if nodes != nil {
+			c.fail(in("linux.memoryPolicy.nodes"), "%s has none", p.Mode)
+		}
+	case specs.MpolBind, specs.MpolInterleave, specs.MpolWeightedInterleave, specs.MpolPreferredMany:
+		if nodes == nil {
+			c.fail(in("linux.memoryPolicy.nodes"), "empty: %s needs at least one", p.Mode)
+		}
+	case specs.MpolPreferred: // without any it means the local node
+	}
 }

@@ -2,8 +2,6 @@ package spec
 
 import (
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -69,6 +67,8 @@ func TestValidate(t *testing.T) {
 		{proc(`"scheduler":{"policy":"SCHED_OTHER","flags":["X"]}`), `process.scheduler.flags[0]: unknown value "X"`},
 		{proc(`"scheduler":{"policy":"SCHED_OTHER","priority":1}`), `process.scheduler.priority: only SCHED_FIFO and SCHED_RR have one`},
 		{proc(`"scheduler":{"policy":"SCHED_OTHER","runtime":1}`), `process.scheduler: only SCHED_DEADLINE has a runtime, deadline or period`},
+		{proc(`"scheduler":{"policy":"SCHED_RR","priority":100}`), `process.scheduler.priority: 100 is not between 0 and 99`},
+		{proc(`"commandLine":"cmd.exe"`), `process.commandLine: is for Windows, and this runtime makes Linux containers`},
 		{proc(`"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":8}`), `process.ioPriority.priority: 8 is not between 0 and 7`},
 		{proc(`"execCPUAffinity":{"initial":"0-"}`), `process.execCPUAffinity.initial: "0-" is not a list such as 0-3,7`},
 		{`"mounts":[{"destination":"relative"}]`, ``},
@@ -128,6 +128,17 @@ func TestValidate(t *testing.T) {
 		{linux(`"intelRdt":{"closID":"/","memBwSchema":"L3:0=1"}`), `linux.intelRdt.memBwSchema: is not one line that begins with MB:`},
 		{linux(`"intelRdt":{"schemata":["a\nb"]}`), `linux.intelRdt.schemata[0]: has a newline`},
 		{linux(`"memoryPolicy":{"mode":"MPOL_X","nodes":""}`), `linux.memoryPolicy.mode: unknown value "MPOL_X"`},
+		{linux(`"memoryPolicy":{"mode":"MPOL_LOCAL","nodes":"0"}`), `linux.memoryPolicy.nodes: MPOL_LOCAL has none`},
+		{linux(`"memoryPolicy":{"mode":"MPOL_BIND","nodes":""}`), `linux.memoryPolicy.nodes: empty: MPOL_BIND needs at least one`},
+		{linux(`"memoryPolicy":{"mode":"MPOL_BIND","nodes":"0-1024"}`), `linux.memoryPolicy.nodes: 1024 is larger than 1023`},
+		{linux(`"memoryPolicy":{"mode":"MPOL_BIND","nodes":"0","flags":["X"]}`), `linux.memoryPolicy.flags[0]: unknown value "X"`},
+		{linux(`"personality":{"domain":"BSD"}`), `linux.personality.domain: unknown value "BSD"`},
+		{linux(`"sysctl":{"user.max_net_namespaces":"1"}`), `linux.sysctl["user.max_net_namespaces"]: needs a user namespace in linux.namespaces`},
+		{`"vm":{"kernel":{"path":"/k"}}`, `vm: is for virtual machines, and this runtime makes Linux containers`},
+		{`"windows":{"layerFolders":["a"]}`, `windows: is for Windows, and this runtime makes Linux containers`},
+		{`"solaris":{}`, `solaris: is for Solaris, and this runtime makes Linux containers`},
+		{`"zos":{}`, `zos: is for z/OS, and this runtime makes Linux containers`},
+		{`"freebsd":{}`, `freebsd: is for FreeBSD, and this runtime makes Linux containers`},
 	} {
 		// A key of the minimal config that comes again replaces it, or adds to it.
 		in := `{"ociVersion":"1.3.0","root":{"path":"rootfs"},` + c.in + `}`
@@ -161,43 +172,12 @@ func TestValidateTellsAllProblems(t *testing.T) {
 	}
 }
 
-func TestSysctlPath(t *testing.T) {
-	for name, want := range map[string]string{
-		"net.ipv4.ip_forward":                "[net ipv4 ip_forward]",
-		"net/ipv4/ip_forward":                "[net ipv4 ip_forward]",
-		"net/ipv4/conf/eth0.1/forwarding":    "[net ipv4 conf eth0.1 forwarding]",
-		"net.ipv4.conf.eth0/1.forwarding":    "[net ipv4 conf eth0.1 forwarding]",
-		"net":                                "[]",
-		"":                                   "[]",
-		"/net/x":                             "[]",
-		"net..x":                             "[]",
-		"net/./x":                            "[]",
-		"net.a\x00b":                         "[]",
-		"net.///.x":                          "[net ... x]",
-		"kernel/../../../etc/passwd":         "[]",
-		"net.ipv4.//.//.kernel.core_pattern": "[]",
-	} {
-		if got := fmt.Sprint(SysctlPath(name)); got != want {
-			t.Errorf("%q: got %s, want %s", name, got, want)
-		}
-	}
-}
-
-// FuzzValidate: no document that decodes makes Validate panic, and a sysctl that it lets through stays below its root.
+// FuzzValidate: no document that decodes makes Validate panic.
 func FuzzValidate(f *testing.F) {
 	f.Add([]byte(`{"ociVersion":"1.3.0","linux":{"sysctl":{"net.a/b":"1"},"uidMappings":[{"size":4294967295}]},"process":{"cwd":"/"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := Decode(data)
-		if err != nil {
-			return
-		}
-		_ = Validate(s)
-		if s.Linux != nil {
-			for name := range s.Linux.Sysctl {
-				if p := SysctlPath(name); slices.Contains(p, "..") || slices.ContainsFunc(p, func(e string) bool { return strings.Contains(e, "/") }) {
-					t.Errorf("%q: %q", name, p)
-				}
-			}
+		if s, err := Decode(data); err == nil {
+			_ = Validate(s)
 		}
 	})
 }
