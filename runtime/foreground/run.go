@@ -37,22 +37,45 @@ const settled = 20 * time.Millisecond
 // nothing shall interrupt what the caller still cleans up, and a program that
 // goes on may reset them (package os/signal).
 func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions, o Options) (status int, err error) {
+	return attend(ctx, create.Stdio, o.Keep, func(ctx context.Context, term *terminal, begin func()) (process, error) {
+		create.Console, create.ConsoleSize, create.Begin = term.open, term.size(), begin
+		return s.Run(ctx, create)
+	})
+}
+
+// Exec runs one more program in a container, as Run runs a container's own.
+func Exec(ctx context.Context, s lifecycle.Store, exec lifecycle.ExecOptions) (status int, err error) {
+	return attend(ctx, exec.Stdio, false, func(ctx context.Context, term *terminal, begin func()) (process, error) {
+		exec.Console, exec.ConsoleSize, exec.Begin = term.open, term.size(), begin
+		return s.Exec(ctx, exec)
+	})
+}
+
+// A process is one that we started and stay with.
+type process interface {
+	Signal(os.Signal) error
+	Wait() (status int, err error)
+	Close(context.Context) error
+}
+
+// attend starts a process and stays until it has ended. The function that
+// starts it calls begin before the first thing that must not be interrupted.
+func attend(ctx context.Context, stdio [3]*os.File, keep bool,
+	start func(ctx context.Context, term *terminal, begin func()) (process, error)) (status int, err error) {
 	signals, caught := make(chan os.Signal, 64), make(chan struct{})
 	go func() { // beside the reading of the configuration
 		defer close(caught)
 		signal.Notify(signals, slices.Concat(endings, usual)...)
 	}()
-	create.Begin = func() { <-caught }
 	ctx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
-	running := make(chan *lifecycle.Process, 1)
-	term := &terminal{stdin: create.Stdio[0], stdout: create.Stdio[1]}
+	running := make(chan process, 1)
+	term := &terminal{stdin: stdio[0], stdout: stdio[1]}
 	defer term.close()
-	create.Console, create.ConsoleSize = term.open, term.size()
 	done := make(chan struct{})
 	defer close(done)
 	go relaySignals(done, signals, running, interrupt, term)
-	p, err := s.Run(ctx, create)
+	p, err := start(ctx, term, func() { <-caught })
 	if err != nil {
 		return 0, err
 	}
@@ -61,7 +84,7 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 		status, err = p.Wait()
 		term.drain()
 	}
-	if !o.Keep || err != nil {
+	if !keep || err != nil {
 		err = errors.Join(err, p.Close(context.WithoutCancel(ctx)))
 	}
 	return status, err
@@ -70,9 +93,9 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 // relaySignals passes signals to the container once it runs. Before, those
 // that end a program end its creation; if that comes too late, they are the
 // container's as well.
-func relaySignals(done <-chan struct{}, c chan os.Signal, running <-chan *lifecycle.Process, interrupt context.CancelCauseFunc,
+func relaySignals(done <-chan struct{}, c chan os.Signal, running <-chan process, interrupt context.CancelCauseFunc,
 	term *terminal) {
-	var p *lifecycle.Process
+	var p process
 	var rest <-chan time.Time
 	var early []os.Signal
 	for {

@@ -63,6 +63,7 @@ func (s Store) Create(ctx context.Context, o CreateOptions) (*Container, error) 
 type making struct {
 	options   CreateOptions
 	spec      *specs.Spec
+	config    []byte // what spec was decoded from
 	facts     host.Facts
 	plan      *plan.Plan
 	image     *program.Image
@@ -113,7 +114,7 @@ func (m *making) load() (err error) {
 	if m.options.Bundle, err = filepath.Abs(m.options.Bundle); err != nil {
 		return fmt.Errorf("bundle: %w", err)
 	}
-	if m.spec, err = spec.Load(filepath.Join(m.options.Bundle, "config.json")); err != nil {
+	if m.spec, m.config, err = spec.LoadData(filepath.Join(m.options.Bundle, "config.json")); err != nil {
 		return err
 	}
 	if err := spec.Validate(m.spec); err != nil {
@@ -162,7 +163,7 @@ func (m *making) reserve(root string) error {
 	}
 	c := &Container{dir: dir, Record: Record{Version: recordVersion, OCIVersion: m.spec.Version, ID: m.options.ID,
 		Bundle: m.options.Bundle, Rootfs: absolute(m.options.Bundle, m.spec.Root.Path), Created: time.Now().UTC(),
-		UID: m.facts.UID, Annotations: m.spec.Annotations}}
+		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring}}
 	if m.cgroup != nil {
 		c.Cgroups = m.cgroup.Paths()
 	}
@@ -313,6 +314,11 @@ func (m *making) provide() (err error) {
 			return &plan.FieldError{Field: r.Field, Err: err}
 		}
 	}
+	// A later exec needs it, and the bundle's may have changed by then. It costs
+	// no time: the process has its hands full.
+	if err := writeFile(filepath.Join(c.dir, configName), m.config, 0o600); err != nil {
+		return fmt.Errorf("container %q: keep config.json: %w", c.ID, err)
+	}
 	return c.save()
 }
 
@@ -329,9 +335,10 @@ func (m *making) awaitReady(ctx context.Context) error {
 		return m.explain(report)
 	}
 	if m.options.PIDFile != "" {
-		if err := m.writePIDFile(); err != nil {
+		if err := writePIDFile(m.options.PIDFile, m.pid); err != nil {
 			return err
 		}
+		m.told = true
 	}
 	return nil
 }
@@ -356,10 +363,9 @@ func (m *making) ending() string {
 
 // writePIDFile writes the process id where the engine will look for it, whole
 // or not at all.
-func (m *making) writePIDFile() error {
-	name := m.options.PIDFile
+func writePIDFile(name string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	err := writeFile(tmp, strconv.AppendInt(nil, int64(m.pid), 10), 0o644)
+	err := writeFile(tmp, strconv.AppendInt(nil, int64(pid), 10), 0o644)
 	if err == nil {
 		err = os.Rename(tmp, name)
 	}
@@ -367,7 +373,6 @@ func (m *making) writePIDFile() error {
 		_ = os.Remove(tmp) // it may not be there
 		return fmt.Errorf("pid file: %w", err)
 	}
-	m.told = true
 	return nil
 }
 

@@ -23,5 +23,6 @@
 // a container lies in one directory:
 //
 //	ROOT/ID/state.json   the record (Record)
+//	ROOT/ID/config.json  the configuration as it was when the container was made
 //	ROOT/ID/start.sock   exists while the container waits for start
 package lifecycle

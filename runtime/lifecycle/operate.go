@@ -286,3 +286,23 @@ func (c *Container) awaitEnd(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Processes are the ids of all processes of a container.
+func (s Store) Processes(id string) ([]int, error) {
+	c, err := s.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.manager()
+	if err != nil {
+		return nil, fmt.Errorf("container %q: %w", id, err)
+	}
+	if m == nil {
+		return nil, fmt.Errorf("container %q: its processes are not known: it has no control group", id)
+	}
+	pids, err := m.Pids()
+	if err != nil {
+		return nil, fmt.Errorf("container %q: %w", id, err)
+	}
+	return pids, nil
+}

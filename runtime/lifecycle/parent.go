@@ -140,6 +140,7 @@ type sources struct {
 	stdio   [3]*os.File
 	gate    *os.File
 	console *os.File
+	init    *os.File
 	cgroups []*os.File
 }
 
@@ -202,6 +203,8 @@ func (f *family) open(file plan.File) (*os.File, error) {
 		return f.sources.console, nil
 	case plan.Cgroup:
 		return f.sources.cgroups[file.Index], nil
+	case plan.Init:
+		return f.sources.init, nil
 	case plan.Namespace:
 		return keep(openFile(file.Path, unix.O_RDONLY))
 	case plan.Tree:

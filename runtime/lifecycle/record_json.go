@@ -26,6 +26,9 @@ func (r *Record) appendJSON(b []byte) []byte {
 	b = strconv.AppendInt(append(b, `,"uid":`...), int64(r.UID), 10)
 	b = appendMap(b, "annotations", r.Annotations)
 	b = appendMap(b, "cgroups", r.Cgroups)
+	if r.NoNewKeyring {
+		b = append(b, `,"noNewKeyring":true`...)
+	}
 	for i, s := range r.Tail {
 		b = append(b, [...]string{`,"tail":[`, `,`}[min(i, 1)]...)
 		b = strconv.AppendUint(append(b, `{"address":`...), s.Address, 10)

@@ -54,10 +54,14 @@ func (p *Process) Wait() (status int, err error) {
 		return 0, fmt.Errorf("container %q: wait: %w", p.container.ID, err)
 	}
 	p.ended = true
+	return exitStatus(ws), nil
+}
+
+func exitStatus(ws unix.WaitStatus) int {
 	if ws.Signaled() {
-		return 128 + int(ws.Signal()), nil
+		return 128 + int(ws.Signal())
 	}
-	return ws.ExitStatus(), nil
+	return ws.ExitStatus()
 }
 
 // Close deletes the container, and ends it first where it still runs.

@@ -21,6 +21,7 @@ const (
 	recordVersion = 1
 	recordName    = "state.json"
 	gateName      = "start.sock"
+	configName    = "config.json"
 	maxRecord     = 1 << 20 // bytes of a state.json
 )
 
@@ -39,6 +40,8 @@ type Record struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Cgroups are the directories of the control group, by controller.
 	Cgroups map[string]string `json:"cgroups,omitempty"`
+	// NoNewKeyring: the container has its creator's session keyring.
+	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
 	// Tail words what fails once start has been called.
 	Tail plan.Tail `json:"tail,omitempty"`
 }
@@ -159,7 +162,7 @@ func (c *Container) save() error {
 // forget removes the container's directory. It holds only files of known
 // names, which takes fewer calls than to read it.
 func (c *Container) forget() error {
-	for _, name := range []string{gateName, newRecordName, recordName} {
+	for _, name := range []string{gateName, configName, newRecordName, recordName} {
 		// What can't be removed shows in the removal of the directory.
 		_ = unix.Unlink(filepath.Join(c.dir, name))
 	}

@@ -31,6 +31,7 @@ var errUnsupported = errors.New("not supported by this runtime")
 type compiler struct {
 	spec   *specs.Spec
 	facts  *Facts
+	exec   bool // one more process, in a container that runs
 	plan   *Plan
 	errs   []error
 	fresh  uint64            // flags of the namespaces that are new
@@ -38,6 +39,7 @@ type compiler struct {
 	root   FD
 	sync   FD
 	gate   FD
+	init   FD // pidfd of the running container's first process
 	cons   FD
 	groups []FD
 	null   FD // the host's /dev/null

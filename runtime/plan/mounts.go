@@ -307,17 +307,24 @@ func (c *compiler) console() {
 		return
 	}
 	const field = "process.terminal"
-	master := c.newFD("terminal master")
+	master := c.terminal()
+	c.step(field, bindTerminal{c.tty, c.target(field, "/dev/console", false)})
+	c.step(field, sendTerminal{c.cons, master})
+}
+
+// terminal makes a terminal of the configured size.
+func (c *compiler) terminal() (master FD) {
+	p := c.spec.Process
+	master = c.newFD("terminal master")
 	c.tty = c.newFD("terminal")
-	c.step(field, openTerminal{c.root, master, c.tty})
+	c.step("process.terminal", openTerminal{c.root, master, c.tty})
 	if s := p.ConsoleSize; s != nil && s.Height|s.Width != 0 {
 		if s.Height > 0xffff || s.Width > 0xffff {
 			c.fail("process.consoleSize", "larger than 65535")
 		}
 		c.step("process.consoleSize", resizeTerminal{master, uint16(s.Height), uint16(s.Width)})
 	}
-	c.step(field, bindTerminal{c.tty, c.target(field, "/dev/console", false)})
-	c.step(field, sendTerminal{c.cons, master})
+	return master
 }
 
 // protect covers what config.json wants read-only or out of sight.

@@ -75,6 +75,7 @@ const (
 	Console   FileKind = "console"   // socket that takes the terminal's master
 	Cgroup    FileKind = "cgroup"    // Index-th file of cgroup membership
 	Namespace FileKind = "namespace" // Path of a namespace to join
+	Init      FileKind = "init"      // pidfd of the running container's first process
 	Tree      FileKind = "tree"      // detached copy of the mounts at Path, made by the parent
 )
 
@@ -117,7 +118,7 @@ func (p *Plan) Program() (*program.Image, error) {
 // config.json behind it. With calls, the system calls of each step follow it.
 func (p *Plan) Print(w io.Writer, calls bool) error {
 	var out strings.Builder
-	fmt.Fprintf(&out, "clone %s\n", strings.Join(namespaceNames(p.Namespaces), " "))
+	fmt.Fprintln(&out, strings.Join(append([]string{"clone"}, namespaceNames(p.Namespaces)...), " "))
 	for i, f := range p.Files {
 		fmt.Fprintf(&out, "  fd %d: %s\n", i, withField(f.String(), f.Field))
 	}

@@ -22,8 +22,10 @@ func (c *compiler) process() {
 		c.step("process.terminal", useTerminal{c.tty, p.User.UID})
 	}
 	c.step("process.cwd", changeDir{c.cwd})
-	for i, r := range p.Rlimits {
-		c.rlimit(i, r)
+	if !c.exec { // which has set them outside
+		for i, r := range p.Rlimits {
+			c.rlimit(i, r)
+		}
 	}
 	c.step("process.args", findExecutable{p.Args[0], candidates})
 	c.step("", ready{c.sync})

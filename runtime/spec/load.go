@@ -11,11 +11,18 @@ import (
 
 // Load reads and decodes the config.json at path. It does not validate.
 func Load(path string) (*specs.Spec, error) {
+	s, _, err := LoadData(path)
+	return s, err
+}
+
+// LoadData is Load, and returns the document as well.
+func LoadData(path string) (*specs.Spec, []byte, error) {
 	data, err := readFile(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return run(path, data, decSpec)
+	s, err := run(path, data, decSpec)
+	return s, data, err
 }
 
 // LoadProcess reads and decodes the process.json at path.

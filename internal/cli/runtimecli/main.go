@@ -26,6 +26,9 @@ type command struct {
 	short string
 	min   int // number of arguments
 	max   int
+	// verbatim leaves all that follows the first argument alone: it belongs to
+	// another program.
+	verbatim bool
 	// flags declares the verb's flags and returns what runs it.
 	flags func(*flag.FlagSet) func(*call) (status int, err error)
 }
@@ -54,6 +57,7 @@ func (c *call) store() lifecycle.Store { return lifecycle.Store{Root: c.root} }
 func commands() []command {
 	return []command{
 		createCommand(), runCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(), listCommand(), specCommand(),
+		execCommand(), psCommand(),
 	}
 }
 
@@ -98,7 +102,12 @@ func (cmd command) main(g global, args []string) int {
 	flags := flag.NewFlagSet(cmd.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	run := cmd.flags(flags)
-	args, err = parseAnywhere(flags, args, cmd.min)
+	if cmd.verbatim {
+		err = flags.Parse(args)
+		args = flags.Args()
+	} else {
+		args, err = parseAnywhere(flags, args, cmd.min)
+	}
 	if err == nil && (len(args) < cmd.min || len(args) > cmd.max) {
 		err = fmt.Errorf("%q requires %d argument(s), got %d", "tare-runtime "+cmd.name, cmd.min, len(args))
 	}
@@ -116,7 +125,7 @@ func (cmd command) main(g global, args []string) int {
 	status, err := run(&call{Context: context.Background(), global: g, args: args, log: log})
 	if err != nil {
 		log.error(err)
-		return 1
+		return max(status, 1)
 	}
 	return status
 }
