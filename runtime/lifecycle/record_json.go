@@ -1,82 +1,186 @@
 package lifecycle
 
 import (
-	"sort"
 	"strconv"
 	"time"
-	"unicode/utf8"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tare-oci/tare/internal/quickjson"
+	"github.com/tare-oci/tare/runtime/plan"
 )
 
-// appendJSON appends the record as JSON, the same as encoding/json would: that
-// package's first use in a process takes longer than all else about the file.
+// appendJSON appends the record as JSON, the same as encoding/json would.
 func (r *Record) appendJSON(b []byte) []byte {
-	b = append(b, `{"version":`...)
-	b = strconv.AppendInt(b, int64(r.Version), 10)
-	b = appendString(append(b, `,"ociVersion":`...), r.OCIVersion)
-	b = appendString(append(b, `,"id":`...), r.ID)
+	b = strconv.AppendInt(append(b, `{"version":`...), int64(r.Version), 10)
+	b = quickjson.AppendString(append(b, `,"ociVersion":`...), r.OCIVersion)
+	b = quickjson.AppendString(append(b, `,"id":`...), r.ID)
 	if r.PID != 0 {
 		b = strconv.AppendInt(append(b, `,"pid":`...), int64(r.PID), 10)
 	}
 	if r.StartTime != 0 {
 		b = strconv.AppendUint(append(b, `,"startTime":`...), r.StartTime, 10)
 	}
-	b = appendString(append(b, `,"bundle":`...), r.Bundle)
-	b = appendString(append(b, `,"rootfs":`...), r.Rootfs)
-	b = appendString(append(b, `,"created":`...), r.Created.Format(time.RFC3339Nano))
+	b = quickjson.AppendString(append(b, `,"bundle":`...), r.Bundle)
+	b = quickjson.AppendString(append(b, `,"rootfs":`...), r.Rootfs)
+	b = quickjson.AppendString(append(b, `,"created":`...), r.Created.Format(time.RFC3339Nano))
 	b = strconv.AppendInt(append(b, `,"uid":`...), int64(r.UID), 10)
-	b = appendMap(b, "annotations", r.Annotations)
-	b = appendMap(b, "cgroups", r.Cgroups)
+	if len(r.Annotations) > 0 {
+		b = quickjson.AppendMap(append(b, `,"annotations":`...), r.Annotations)
+	}
+	if len(r.Cgroups) > 0 {
+		b = quickjson.AppendMap(append(b, `,"cgroups":`...), r.Cgroups)
+	}
 	if r.NoNewKeyring {
 		b = append(b, `,"noNewKeyring":true`...)
 	}
-	for i, s := range r.Tail {
-		b = append(b, [...]string{`,"tail":[`, `,`}[min(i, 1)]...)
-		b = strconv.AppendUint(append(b, `{"address":`...), s.Address, 10)
-		b = appendString(append(b, `,"text":`...), s.Text)
-		if s.Field != "" {
-			b = appendString(append(b, `,"field":`...), s.Field)
-		}
-		b = append(b, '}')
-	}
-	if len(r.Tail) > 0 {
-		b = append(b, ']')
-	}
+	b = appendArray(b, "tail", r.Tail, appendTailStep)
+	b = appendArray(b, "poststart", r.Poststart, appendHook)
+	b = appendArray(b, "poststop", r.Poststop, appendHook)
 	return append(b, '}')
 }
 
-func appendMap(b []byte, name string, m map[string]string) []byte {
-	if len(m) == 0 {
-		return b
-	}
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	b = append(append(append(b, `,"`...), name...), `":{`...)
-	for i, k := range keys {
-		if i > 0 {
+// appendArray appends a field that is not there where it is empty.
+func appendArray[T any](b []byte, name string, list []T, f func([]byte, *T) []byte) []byte {
+	for i := range list {
+		if i == 0 {
+			b = append(append(append(b, `,"`...), name...), `":[`...)
+		} else {
 			b = append(b, ',')
 		}
-		b = appendString(append(appendString(b, k), ':'), m[k])
+		b = f(b, &list[i])
+	}
+	if len(list) > 0 {
+		b = append(b, ']')
+	}
+	return b
+}
+
+func appendTailStep(b []byte, s *plan.TailStep) []byte {
+	b = strconv.AppendUint(append(b, `{"address":`...), s.Address, 10)
+	b = quickjson.AppendString(append(b, `,"text":`...), s.Text)
+	if s.Field != "" {
+		b = quickjson.AppendString(append(b, `,"field":`...), s.Field)
 	}
 	return append(b, '}')
 }
 
-// appendString appends s as a JSON string (RFC 8259, section 7).
-func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r < 0x20:
-			const hex = "0123456789abcdef"
-			b = append(b, `\u00`...)
-			b = append(b, hex[r>>4], hex[r&15])
-		default: // what is no UTF-8 comes as U+FFFD
-			b = utf8.AppendRune(b, r)
+func appendHook(b []byte, h *specs.Hook) []byte {
+	b = quickjson.AppendString(append(b, `{"path":`...), h.Path)
+	if len(h.Args) > 0 {
+		b = quickjson.AppendStrings(append(b, `,"args":`...), h.Args)
+	}
+	if len(h.Env) > 0 {
+		b = quickjson.AppendStrings(append(b, `,"env":`...), h.Env)
+	}
+	if h.Timeout != nil {
+		b = strconv.AppendInt(append(b, `,"timeout":`...), int64(*h.Timeout), 10)
+	}
+	return append(b, '}')
+}
+
+func decodeRecord(d *quickjson.Decoder, r *Record) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
+		switch key {
+		case "version":
+			quickjson.Signed(d, &r.Version)
+		case "ociVersion":
+			quickjson.String(d, &r.OCIVersion)
+		case "id":
+			quickjson.String(d, &r.ID)
+		case "pid":
+			quickjson.Signed(d, &r.PID)
+		case "startTime":
+			quickjson.Unsigned(d, &r.StartTime)
+		case "bundle":
+			quickjson.String(d, &r.Bundle)
+		case "rootfs":
+			quickjson.String(d, &r.Rootfs)
+		case "created":
+			quickjson.Text(d, &r.Created)
+		case "uid":
+			quickjson.Signed(d, &r.UID)
+		case "annotations":
+			quickjson.Map(d, &r.Annotations, quickjson.String)
+		case "cgroups":
+			quickjson.Map(d, &r.Cgroups, quickjson.String)
+		case "noNewKeyring":
+			quickjson.Bool(d, &r.NoNewKeyring)
+		case "tail":
+			quickjson.Slice(d, (*[]plan.TailStep)(&r.Tail), decodeTailStep)
+		case "poststart":
+			quickjson.Slice(d, &r.Poststart, decodeHook)
+		case "poststop":
+			quickjson.Slice(d, &r.Poststop, decodeHook)
+		default:
+			d.Skip()
+		}
+		if d.Failed(key) {
+			return
 		}
 	}
-	return append(b, '"')
+}
+
+func decodeTailStep(d *quickjson.Decoder, s *plan.TailStep) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
+		switch key {
+		case "address":
+			quickjson.Unsigned(d, &s.Address)
+		case "text":
+			quickjson.String(d, &s.Text)
+		case "field":
+			quickjson.String(d, &s.Field)
+		default:
+			d.Skip()
+		}
+		if d.Failed(key) {
+			return
+		}
+	}
+}
+
+func decodeHook(d *quickjson.Decoder, h *specs.Hook) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
+		switch key {
+		case "path":
+			quickjson.String(d, &h.Path)
+		case "args":
+			quickjson.Slice(d, &h.Args, quickjson.String)
+		case "env":
+			quickjson.Slice(d, &h.Env, quickjson.String)
+		case "timeout":
+			quickjson.Pointer(d, &h.Timeout, quickjson.Signed)
+		default:
+			d.Skip()
+		}
+		if d.Failed(key) {
+			return
+		}
+	}
+}
+
+// appendState appends the state as runtime.md has it ("State"), which is what
+// hooks read.
+func appendState(b []byte, s *specs.State) []byte {
+	b = quickjson.AppendString(append(b, `{"ociVersion":`...), s.Version)
+	b = quickjson.AppendString(append(b, `,"id":`...), s.ID)
+	b = quickjson.AppendString(append(b, `,"status":`...), string(s.Status))
+	if s.Pid != 0 {
+		b = strconv.AppendInt(append(b, `,"pid":`...), int64(s.Pid), 10)
+	}
+	b = quickjson.AppendString(append(b, `,"bundle":`...), s.Bundle)
+	if len(s.Annotations) > 0 {
+		b = quickjson.AppendMap(append(b, `,"annotations":`...), s.Annotations)
+	}
+	return append(b, '}')
+}
+
+// AppendJSON appends what the state verb prints of the container: the
+// specification's state, and what runc adds to it.
+func (c *Container) AppendJSON(b []byte, owner string) []byte {
+	s := c.State()
+	b = appendState(b, &s)
+	b = quickjson.AppendString(append(b[:len(b)-1], `,"rootfs":`...), c.Rootfs)
+	b = quickjson.AppendString(append(b, `,"created":`...), c.Created.Format(time.RFC3339Nano))
+	return append(quickjson.AppendString(append(b, `,"owner":`...), owner), '}')
 }

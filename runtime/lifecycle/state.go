@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tare-oci/tare/internal/quickjson"
 	"github.com/tare-oci/tare/runtime/plan"
 )
 
@@ -44,6 +44,10 @@ type Record struct {
 	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
 	// Tail words what fails once start has been called.
 	Tail plan.Tail `json:"tail,omitempty"`
+	// Poststart and Poststop are the hooks that run when the process that has
+	// read the configuration is gone, and maybe the bundle as well.
+	Poststart []specs.Hook `json:"poststart,omitempty"`
+	Poststop  []specs.Hook `json:"poststop,omitempty"`
 }
 
 // A Container is a container on disk.
@@ -80,10 +84,11 @@ func (s Store) Load(id string) (*Container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container %q: %w", id, err)
 	}
-	c := &Container{dir: dir}
-	if err := json.Unmarshal(data, &c.Record); err != nil {
-		return nil, fmt.Errorf("container %q: %s: %w", id, filepath.Join(dir, recordName), err)
+	record, err := quickjson.Decode(filepath.Join(dir, recordName), data, decodeRecord)
+	if err != nil {
+		return nil, fmt.Errorf("container %q: %w", id, err)
 	}
+	c := &Container{Record: *record, dir: dir}
 	if c.Version != recordVersion || c.ID != id {
 		return nil, fmt.Errorf("container %q: %s: version %d of container %q, want version %d of this one",
 			id, filepath.Join(dir, recordName), c.Version, c.ID, recordVersion)

@@ -2,264 +2,260 @@
 
 package spec
 
-import specs "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-func decSpec(d *decoder, v *specs.Spec) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+	"github.com/tare-oci/tare/internal/quickjson"
+)
+
+func decSpec(d *quickjson.Decoder, v *specs.Spec) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "ociVersion":
-			str(d, &v.Version)
+			quickjson.String(d, &v.Version)
 		case "process":
-			ptr(d, &v.Process, decProcess)
+			quickjson.Pointer(d, &v.Process, decProcess)
 		case "root":
-			ptr(d, &v.Root, decRoot)
+			quickjson.Pointer(d, &v.Root, decRoot)
 		case "hostname":
-			str(d, &v.Hostname)
+			quickjson.String(d, &v.Hostname)
 		case "domainname":
-			str(d, &v.Domainname)
+			quickjson.String(d, &v.Domainname)
 		case "mounts":
-			slice(d, &v.Mounts, decMount)
+			quickjson.Slice(d, &v.Mounts, decMount)
 		case "hooks":
-			ptr(d, &v.Hooks, decHooks)
+			quickjson.Pointer(d, &v.Hooks, decHooks)
 		case "annotations":
-			mapping(d, &v.Annotations, str)
+			quickjson.Map(d, &v.Annotations, quickjson.String)
 		case "linux":
-			ptr(d, &v.Linux, decLinux)
+			quickjson.Pointer(d, &v.Linux, decLinux)
 		case "solaris":
-			ptr(d, &v.Solaris, decSolaris)
+			quickjson.Pointer(d, &v.Solaris, decSolaris)
 		case "windows":
-			ptr(d, &v.Windows, decWindows)
+			quickjson.Pointer(d, &v.Windows, decWindows)
 		case "vm":
-			ptr(d, &v.VM, decVM)
+			quickjson.Pointer(d, &v.VM, decVM)
 		case "zos":
-			ptr(d, &v.ZOS, decZOS)
+			quickjson.Pointer(d, &v.ZOS, decZOS)
 		case "freebsd":
-			ptr(d, &v.FreeBSD, decFreeBSD)
+			quickjson.Pointer(d, &v.FreeBSD, decFreeBSD)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decProcess(d *decoder, v *specs.Process) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decProcess(d *quickjson.Decoder, v *specs.Process) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "terminal":
-			boolean(d, &v.Terminal)
+			quickjson.Bool(d, &v.Terminal)
 		case "consoleSize":
-			ptr(d, &v.ConsoleSize, decBox)
+			quickjson.Pointer(d, &v.ConsoleSize, decBox)
 		case "user":
 			decUser(d, &v.User)
 		case "args":
-			slice(d, &v.Args, str)
+			quickjson.Slice(d, &v.Args, quickjson.String)
 		case "commandLine":
-			str(d, &v.CommandLine)
+			quickjson.String(d, &v.CommandLine)
 		case "env":
-			slice(d, &v.Env, str)
+			quickjson.Slice(d, &v.Env, quickjson.String)
 		case "cwd":
-			str(d, &v.Cwd)
+			quickjson.String(d, &v.Cwd)
 		case "capabilities":
-			ptr(d, &v.Capabilities, decLinuxCapabilities)
+			quickjson.Pointer(d, &v.Capabilities, decLinuxCapabilities)
 		case "rlimits":
-			slice(d, &v.Rlimits, decPOSIXRlimit)
+			quickjson.Slice(d, &v.Rlimits, decPOSIXRlimit)
 		case "noNewPrivileges":
-			boolean(d, &v.NoNewPrivileges)
+			quickjson.Bool(d, &v.NoNewPrivileges)
 		case "apparmorProfile":
-			str(d, &v.ApparmorProfile)
+			quickjson.String(d, &v.ApparmorProfile)
 		case "oomScoreAdj":
-			ptr(d, &v.OOMScoreAdj, signed)
+			quickjson.Pointer(d, &v.OOMScoreAdj, quickjson.Signed)
 		case "scheduler":
-			ptr(d, &v.Scheduler, decScheduler)
+			quickjson.Pointer(d, &v.Scheduler, decScheduler)
 		case "selinuxLabel":
-			str(d, &v.SelinuxLabel)
+			quickjson.String(d, &v.SelinuxLabel)
 		case "ioPriority":
-			ptr(d, &v.IOPriority, decLinuxIOPriority)
+			quickjson.Pointer(d, &v.IOPriority, decLinuxIOPriority)
 		case "execCPUAffinity":
-			ptr(d, &v.ExecCPUAffinity, decCPUAffinity)
+			quickjson.Pointer(d, &v.ExecCPUAffinity, decCPUAffinity)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decRoot(d *decoder, v *specs.Root) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decRoot(d *quickjson.Decoder, v *specs.Root) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		case "readonly":
-			boolean(d, &v.Readonly)
+			quickjson.Bool(d, &v.Readonly)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decMount(d *decoder, v *specs.Mount) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decMount(d *quickjson.Decoder, v *specs.Mount) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "destination":
-			str(d, &v.Destination)
+			quickjson.String(d, &v.Destination)
 		case "type":
-			str(d, &v.Type)
+			quickjson.String(d, &v.Type)
 		case "source":
-			str(d, &v.Source)
+			quickjson.String(d, &v.Source)
 		case "options":
-			slice(d, &v.Options, str)
+			quickjson.Slice(d, &v.Options, quickjson.String)
 		case "uidMappings":
-			slice(d, &v.UIDMappings, decLinuxIDMapping)
+			quickjson.Slice(d, &v.UIDMappings, decLinuxIDMapping)
 		case "gidMappings":
-			slice(d, &v.GIDMappings, decLinuxIDMapping)
+			quickjson.Slice(d, &v.GIDMappings, decLinuxIDMapping)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decHooks(d *decoder, v *specs.Hooks) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decHooks(d *quickjson.Decoder, v *specs.Hooks) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "prestart":
-			slice(d, &v.Prestart, decHook)
+			quickjson.Slice(d, &v.Prestart, decHook)
 		case "createRuntime":
-			slice(d, &v.CreateRuntime, decHook)
+			quickjson.Slice(d, &v.CreateRuntime, decHook)
 		case "createContainer":
-			slice(d, &v.CreateContainer, decHook)
+			quickjson.Slice(d, &v.CreateContainer, decHook)
 		case "startContainer":
-			slice(d, &v.StartContainer, decHook)
+			quickjson.Slice(d, &v.StartContainer, decHook)
 		case "poststart":
-			slice(d, &v.Poststart, decHook)
+			quickjson.Slice(d, &v.Poststart, decHook)
 		case "poststop":
-			slice(d, &v.Poststop, decHook)
+			quickjson.Slice(d, &v.Poststop, decHook)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinux(d *decoder, v *specs.Linux) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinux(d *quickjson.Decoder, v *specs.Linux) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "uidMappings":
-			slice(d, &v.UIDMappings, decLinuxIDMapping)
+			quickjson.Slice(d, &v.UIDMappings, decLinuxIDMapping)
 		case "gidMappings":
-			slice(d, &v.GIDMappings, decLinuxIDMapping)
+			quickjson.Slice(d, &v.GIDMappings, decLinuxIDMapping)
 		case "sysctl":
-			mapping(d, &v.Sysctl, str)
+			quickjson.Map(d, &v.Sysctl, quickjson.String)
 		case "resources":
-			ptr(d, &v.Resources, decLinuxResources)
+			quickjson.Pointer(d, &v.Resources, decLinuxResources)
 		case "cgroupsPath":
-			str(d, &v.CgroupsPath)
+			quickjson.String(d, &v.CgroupsPath)
 		case "namespaces":
-			slice(d, &v.Namespaces, decLinuxNamespace)
+			quickjson.Slice(d, &v.Namespaces, decLinuxNamespace)
 		case "devices":
-			slice(d, &v.Devices, decLinuxDevice)
+			quickjson.Slice(d, &v.Devices, decLinuxDevice)
 		case "netDevices":
-			mapping(d, &v.NetDevices, decLinuxNetDevice)
+			quickjson.Map(d, &v.NetDevices, decLinuxNetDevice)
 		case "seccomp":
-			ptr(d, &v.Seccomp, decLinuxSeccomp)
+			quickjson.Pointer(d, &v.Seccomp, decLinuxSeccomp)
 		case "rootfsPropagation":
-			str(d, &v.RootfsPropagation)
+			quickjson.String(d, &v.RootfsPropagation)
 		case "maskedPaths":
-			slice(d, &v.MaskedPaths, str)
+			quickjson.Slice(d, &v.MaskedPaths, quickjson.String)
 		case "readonlyPaths":
-			slice(d, &v.ReadonlyPaths, str)
+			quickjson.Slice(d, &v.ReadonlyPaths, quickjson.String)
 		case "mountLabel":
-			str(d, &v.MountLabel)
+			quickjson.String(d, &v.MountLabel)
 		case "intelRdt":
-			ptr(d, &v.IntelRdt, decLinuxIntelRdt)
+			quickjson.Pointer(d, &v.IntelRdt, decLinuxIntelRdt)
 		case "memoryPolicy":
-			ptr(d, &v.MemoryPolicy, decLinuxMemoryPolicy)
+			quickjson.Pointer(d, &v.MemoryPolicy, decLinuxMemoryPolicy)
 		case "personality":
-			ptr(d, &v.Personality, decLinuxPersonality)
+			quickjson.Pointer(d, &v.Personality, decLinuxPersonality)
 		case "timeOffsets":
-			mapping(d, &v.TimeOffsets, decLinuxTimeOffset)
+			quickjson.Map(d, &v.TimeOffsets, decLinuxTimeOffset)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decSolaris(d *decoder, v *specs.Solaris) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decSolaris(d *quickjson.Decoder, v *specs.Solaris) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "milestone":
-			str(d, &v.Milestone)
+			quickjson.String(d, &v.Milestone)
 		case "limitpriv":
-			str(d, &v.LimitPriv)
+			quickjson.String(d, &v.LimitPriv)
 		case "maxShmMemory":
-			str(d, &v.MaxShmMemory)
+			quickjson.String(d, &v.MaxShmMemory)
 		case "anet":
-			slice(d, &v.Anet, decSolarisAnet)
+			quickjson.Slice(d, &v.Anet, decSolarisAnet)
 		case "cappedCPU":
-			ptr(d, &v.CappedCPU, decSolarisCappedCPU)
+			quickjson.Pointer(d, &v.CappedCPU, decSolarisCappedCPU)
 		case "cappedMemory":
-			ptr(d, &v.CappedMemory, decSolarisCappedMemory)
+			quickjson.Pointer(d, &v.CappedMemory, decSolarisCappedMemory)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindows(d *decoder, v *specs.Windows) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindows(d *quickjson.Decoder, v *specs.Windows) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "layerFolders":
-			slice(d, &v.LayerFolders, str)
+			quickjson.Slice(d, &v.LayerFolders, quickjson.String)
 		case "devices":
-			slice(d, &v.Devices, decWindowsDevice)
+			quickjson.Slice(d, &v.Devices, decWindowsDevice)
 		case "resources":
-			ptr(d, &v.Resources, decWindowsResources)
+			quickjson.Pointer(d, &v.Resources, decWindowsResources)
 		case "credentialSpec":
-			anything(d, &v.CredentialSpec)
+			quickjson.Any(d, &v.CredentialSpec)
 		case "servicing":
-			boolean(d, &v.Servicing)
+			quickjson.Bool(d, &v.Servicing)
 		case "ignoreFlushesDuringBoot":
-			boolean(d, &v.IgnoreFlushesDuringBoot)
+			quickjson.Bool(d, &v.IgnoreFlushesDuringBoot)
 		case "hyperv":
-			ptr(d, &v.HyperV, decWindowsHyperV)
+			quickjson.Pointer(d, &v.HyperV, decWindowsHyperV)
 		case "network":
-			ptr(d, &v.Network, decWindowsNetwork)
+			quickjson.Pointer(d, &v.Network, decWindowsNetwork)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decVM(d *decoder, v *specs.VM) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decVM(d *quickjson.Decoder, v *specs.VM) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "hypervisor":
 			decVMHypervisor(d, &v.Hypervisor)
@@ -268,1105 +264,1051 @@ func decVM(d *decoder, v *specs.VM) {
 		case "image":
 			decVMImage(d, &v.Image)
 		case "hwconfig":
-			ptr(d, &v.HwConfig, decHWConfig)
+			quickjson.Pointer(d, &v.HwConfig, decHWConfig)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decZOS(d *decoder, v *specs.ZOS) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decZOS(d *quickjson.Decoder, v *specs.ZOS) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "namespaces":
-			slice(d, &v.Namespaces, decZOSNamespace)
+			quickjson.Slice(d, &v.Namespaces, decZOSNamespace)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decFreeBSD(d *decoder, v *specs.FreeBSD) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decFreeBSD(d *quickjson.Decoder, v *specs.FreeBSD) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "devices":
-			slice(d, &v.Devices, decFreeBSDDevice)
+			quickjson.Slice(d, &v.Devices, decFreeBSDDevice)
 		case "jail":
-			ptr(d, &v.Jail, decFreeBSDJail)
+			quickjson.Pointer(d, &v.Jail, decFreeBSDJail)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decBox(d *decoder, v *specs.Box) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decBox(d *quickjson.Decoder, v *specs.Box) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "height":
-			unsigned(d, &v.Height)
+			quickjson.Unsigned(d, &v.Height)
 		case "width":
-			unsigned(d, &v.Width)
+			quickjson.Unsigned(d, &v.Width)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decUser(d *decoder, v *specs.User) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decUser(d *quickjson.Decoder, v *specs.User) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "uid":
-			unsigned(d, &v.UID)
+			quickjson.Unsigned(d, &v.UID)
 		case "gid":
-			unsigned(d, &v.GID)
+			quickjson.Unsigned(d, &v.GID)
 		case "umask":
-			ptr(d, &v.Umask, unsigned)
+			quickjson.Pointer(d, &v.Umask, quickjson.Unsigned)
 		case "additionalGids":
-			slice(d, &v.AdditionalGids, unsigned)
+			quickjson.Slice(d, &v.AdditionalGids, quickjson.Unsigned)
 		case "username":
-			str(d, &v.Username)
+			quickjson.String(d, &v.Username)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxCapabilities(d *decoder, v *specs.LinuxCapabilities) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxCapabilities(d *quickjson.Decoder, v *specs.LinuxCapabilities) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "bounding":
-			slice(d, &v.Bounding, str)
+			quickjson.Slice(d, &v.Bounding, quickjson.String)
 		case "effective":
-			slice(d, &v.Effective, str)
+			quickjson.Slice(d, &v.Effective, quickjson.String)
 		case "inheritable":
-			slice(d, &v.Inheritable, str)
+			quickjson.Slice(d, &v.Inheritable, quickjson.String)
 		case "permitted":
-			slice(d, &v.Permitted, str)
+			quickjson.Slice(d, &v.Permitted, quickjson.String)
 		case "ambient":
-			slice(d, &v.Ambient, str)
+			quickjson.Slice(d, &v.Ambient, quickjson.String)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decPOSIXRlimit(d *decoder, v *specs.POSIXRlimit) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decPOSIXRlimit(d *quickjson.Decoder, v *specs.POSIXRlimit) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "type":
-			str(d, &v.Type)
+			quickjson.String(d, &v.Type)
 		case "hard":
-			unsigned(d, &v.Hard)
+			quickjson.Unsigned(d, &v.Hard)
 		case "soft":
-			unsigned(d, &v.Soft)
+			quickjson.Unsigned(d, &v.Soft)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decScheduler(d *decoder, v *specs.Scheduler) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decScheduler(d *quickjson.Decoder, v *specs.Scheduler) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "policy":
-			str(d, &v.Policy)
+			quickjson.String(d, &v.Policy)
 		case "nice":
-			signed(d, &v.Nice)
+			quickjson.Signed(d, &v.Nice)
 		case "priority":
-			signed(d, &v.Priority)
+			quickjson.Signed(d, &v.Priority)
 		case "flags":
-			slice(d, &v.Flags, str)
+			quickjson.Slice(d, &v.Flags, quickjson.String)
 		case "runtime":
-			unsigned(d, &v.Runtime)
+			quickjson.Unsigned(d, &v.Runtime)
 		case "deadline":
-			unsigned(d, &v.Deadline)
+			quickjson.Unsigned(d, &v.Deadline)
 		case "period":
-			unsigned(d, &v.Period)
+			quickjson.Unsigned(d, &v.Period)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxIOPriority(d *decoder, v *specs.LinuxIOPriority) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxIOPriority(d *quickjson.Decoder, v *specs.LinuxIOPriority) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "class":
-			str(d, &v.Class)
+			quickjson.String(d, &v.Class)
 		case "priority":
-			signed(d, &v.Priority)
+			quickjson.Signed(d, &v.Priority)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decCPUAffinity(d *decoder, v *specs.CPUAffinity) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decCPUAffinity(d *quickjson.Decoder, v *specs.CPUAffinity) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "initial":
-			str(d, &v.Initial)
+			quickjson.String(d, &v.Initial)
 		case "final":
-			str(d, &v.Final)
+			quickjson.String(d, &v.Final)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxIDMapping(d *decoder, v *specs.LinuxIDMapping) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxIDMapping(d *quickjson.Decoder, v *specs.LinuxIDMapping) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "containerID":
-			unsigned(d, &v.ContainerID)
+			quickjson.Unsigned(d, &v.ContainerID)
 		case "hostID":
-			unsigned(d, &v.HostID)
+			quickjson.Unsigned(d, &v.HostID)
 		case "size":
-			unsigned(d, &v.Size)
+			quickjson.Unsigned(d, &v.Size)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decHook(d *decoder, v *specs.Hook) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decHook(d *quickjson.Decoder, v *specs.Hook) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		case "args":
-			slice(d, &v.Args, str)
+			quickjson.Slice(d, &v.Args, quickjson.String)
 		case "env":
-			slice(d, &v.Env, str)
+			quickjson.Slice(d, &v.Env, quickjson.String)
 		case "timeout":
-			ptr(d, &v.Timeout, signed)
+			quickjson.Pointer(d, &v.Timeout, quickjson.Signed)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxResources(d *decoder, v *specs.LinuxResources) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxResources(d *quickjson.Decoder, v *specs.LinuxResources) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "devices":
-			slice(d, &v.Devices, decLinuxDeviceCgroup)
+			quickjson.Slice(d, &v.Devices, decLinuxDeviceCgroup)
 		case "memory":
-			ptr(d, &v.Memory, decLinuxMemory)
+			quickjson.Pointer(d, &v.Memory, decLinuxMemory)
 		case "cpu":
-			ptr(d, &v.CPU, decLinuxCPU)
+			quickjson.Pointer(d, &v.CPU, decLinuxCPU)
 		case "pids":
-			ptr(d, &v.Pids, decLinuxPids)
+			quickjson.Pointer(d, &v.Pids, decLinuxPids)
 		case "blockIO":
-			ptr(d, &v.BlockIO, decLinuxBlockIO)
+			quickjson.Pointer(d, &v.BlockIO, decLinuxBlockIO)
 		case "hugepageLimits":
-			slice(d, &v.HugepageLimits, decLinuxHugepageLimit)
+			quickjson.Slice(d, &v.HugepageLimits, decLinuxHugepageLimit)
 		case "network":
-			ptr(d, &v.Network, decLinuxNetwork)
+			quickjson.Pointer(d, &v.Network, decLinuxNetwork)
 		case "rdma":
-			mapping(d, &v.Rdma, decLinuxRdma)
+			quickjson.Map(d, &v.Rdma, decLinuxRdma)
 		case "unified":
-			mapping(d, &v.Unified, str)
+			quickjson.Map(d, &v.Unified, quickjson.String)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxNamespace(d *decoder, v *specs.LinuxNamespace) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxNamespace(d *quickjson.Decoder, v *specs.LinuxNamespace) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "type":
-			str(d, &v.Type)
+			quickjson.String(d, &v.Type)
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxDevice(d *decoder, v *specs.LinuxDevice) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxDevice(d *quickjson.Decoder, v *specs.LinuxDevice) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		case "type":
-			str(d, &v.Type)
+			quickjson.String(d, &v.Type)
 		case "major":
-			signed(d, &v.Major)
+			quickjson.Signed(d, &v.Major)
 		case "minor":
-			signed(d, &v.Minor)
+			quickjson.Signed(d, &v.Minor)
 		case "fileMode":
-			ptr(d, &v.FileMode, unsigned)
+			quickjson.Pointer(d, &v.FileMode, quickjson.Unsigned)
 		case "uid":
-			ptr(d, &v.UID, unsigned)
+			quickjson.Pointer(d, &v.UID, quickjson.Unsigned)
 		case "gid":
-			ptr(d, &v.GID, unsigned)
+			quickjson.Pointer(d, &v.GID, quickjson.Unsigned)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxNetDevice(d *decoder, v *specs.LinuxNetDevice) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxNetDevice(d *quickjson.Decoder, v *specs.LinuxNetDevice) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "name":
-			str(d, &v.Name)
+			quickjson.String(d, &v.Name)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxSeccomp(d *decoder, v *specs.LinuxSeccomp) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxSeccomp(d *quickjson.Decoder, v *specs.LinuxSeccomp) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "defaultAction":
-			str(d, &v.DefaultAction)
+			quickjson.String(d, &v.DefaultAction)
 		case "defaultErrnoRet":
-			ptr(d, &v.DefaultErrnoRet, unsigned)
+			quickjson.Pointer(d, &v.DefaultErrnoRet, quickjson.Unsigned)
 		case "architectures":
-			slice(d, &v.Architectures, str)
+			quickjson.Slice(d, &v.Architectures, quickjson.String)
 		case "flags":
-			slice(d, &v.Flags, str)
+			quickjson.Slice(d, &v.Flags, quickjson.String)
 		case "listenerPath":
-			str(d, &v.ListenerPath)
+			quickjson.String(d, &v.ListenerPath)
 		case "listenerMetadata":
-			str(d, &v.ListenerMetadata)
+			quickjson.String(d, &v.ListenerMetadata)
 		case "syscalls":
-			slice(d, &v.Syscalls, decLinuxSyscall)
+			quickjson.Slice(d, &v.Syscalls, decLinuxSyscall)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxIntelRdt(d *decoder, v *specs.LinuxIntelRdt) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxIntelRdt(d *quickjson.Decoder, v *specs.LinuxIntelRdt) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "closID":
-			str(d, &v.ClosID)
+			quickjson.String(d, &v.ClosID)
 		case "schemata":
-			slice(d, &v.Schemata, str)
+			quickjson.Slice(d, &v.Schemata, quickjson.String)
 		case "l3CacheSchema":
-			str(d, &v.L3CacheSchema)
+			quickjson.String(d, &v.L3CacheSchema)
 		case "memBwSchema":
-			str(d, &v.MemBwSchema)
+			quickjson.String(d, &v.MemBwSchema)
 		case "enableMonitoring":
-			boolean(d, &v.EnableMonitoring)
+			quickjson.Bool(d, &v.EnableMonitoring)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxMemoryPolicy(d *decoder, v *specs.LinuxMemoryPolicy) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxMemoryPolicy(d *quickjson.Decoder, v *specs.LinuxMemoryPolicy) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "mode":
-			str(d, &v.Mode)
+			quickjson.String(d, &v.Mode)
 		case "nodes":
-			str(d, &v.Nodes)
+			quickjson.String(d, &v.Nodes)
 		case "flags":
-			slice(d, &v.Flags, str)
+			quickjson.Slice(d, &v.Flags, quickjson.String)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxPersonality(d *decoder, v *specs.LinuxPersonality) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxPersonality(d *quickjson.Decoder, v *specs.LinuxPersonality) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "domain":
-			str(d, &v.Domain)
+			quickjson.String(d, &v.Domain)
 		case "flags":
-			slice(d, &v.Flags, str)
+			quickjson.Slice(d, &v.Flags, quickjson.String)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxTimeOffset(d *decoder, v *specs.LinuxTimeOffset) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxTimeOffset(d *quickjson.Decoder, v *specs.LinuxTimeOffset) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "secs":
-			signed(d, &v.Secs)
+			quickjson.Signed(d, &v.Secs)
 		case "nanosecs":
-			unsigned(d, &v.Nanosecs)
+			quickjson.Unsigned(d, &v.Nanosecs)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decSolarisAnet(d *decoder, v *specs.SolarisAnet) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decSolarisAnet(d *quickjson.Decoder, v *specs.SolarisAnet) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "linkname":
-			str(d, &v.Linkname)
+			quickjson.String(d, &v.Linkname)
 		case "lowerLink":
-			str(d, &v.Lowerlink)
+			quickjson.String(d, &v.Lowerlink)
 		case "allowedAddress":
-			str(d, &v.Allowedaddr)
+			quickjson.String(d, &v.Allowedaddr)
 		case "configureAllowedAddress":
-			str(d, &v.Configallowedaddr)
+			quickjson.String(d, &v.Configallowedaddr)
 		case "defrouter":
-			str(d, &v.Defrouter)
+			quickjson.String(d, &v.Defrouter)
 		case "linkProtection":
-			str(d, &v.Linkprotection)
+			quickjson.String(d, &v.Linkprotection)
 		case "macAddress":
-			str(d, &v.Macaddress)
+			quickjson.String(d, &v.Macaddress)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decSolarisCappedCPU(d *decoder, v *specs.SolarisCappedCPU) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decSolarisCappedCPU(d *quickjson.Decoder, v *specs.SolarisCappedCPU) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "ncpus":
-			str(d, &v.Ncpus)
+			quickjson.String(d, &v.Ncpus)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decSolarisCappedMemory(d *decoder, v *specs.SolarisCappedMemory) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decSolarisCappedMemory(d *quickjson.Decoder, v *specs.SolarisCappedMemory) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "physical":
-			str(d, &v.Physical)
+			quickjson.String(d, &v.Physical)
 		case "swap":
-			str(d, &v.Swap)
+			quickjson.String(d, &v.Swap)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindowsDevice(d *decoder, v *specs.WindowsDevice) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindowsDevice(d *quickjson.Decoder, v *specs.WindowsDevice) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "id":
-			str(d, &v.ID)
+			quickjson.String(d, &v.ID)
 		case "idType":
-			str(d, &v.IDType)
+			quickjson.String(d, &v.IDType)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindowsResources(d *decoder, v *specs.WindowsResources) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindowsResources(d *quickjson.Decoder, v *specs.WindowsResources) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "memory":
-			ptr(d, &v.Memory, decWindowsMemoryResources)
+			quickjson.Pointer(d, &v.Memory, decWindowsMemoryResources)
 		case "cpu":
-			ptr(d, &v.CPU, decWindowsCPUResources)
+			quickjson.Pointer(d, &v.CPU, decWindowsCPUResources)
 		case "storage":
-			ptr(d, &v.Storage, decWindowsStorageResources)
+			quickjson.Pointer(d, &v.Storage, decWindowsStorageResources)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindowsHyperV(d *decoder, v *specs.WindowsHyperV) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindowsHyperV(d *quickjson.Decoder, v *specs.WindowsHyperV) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "utilityVMPath":
-			str(d, &v.UtilityVMPath)
+			quickjson.String(d, &v.UtilityVMPath)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindowsNetwork(d *decoder, v *specs.WindowsNetwork) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindowsNetwork(d *quickjson.Decoder, v *specs.WindowsNetwork) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "endpointList":
-			slice(d, &v.EndpointList, str)
+			quickjson.Slice(d, &v.EndpointList, quickjson.String)
 		case "allowUnqualifiedDNSQuery":
-			boolean(d, &v.AllowUnqualifiedDNSQuery)
+			quickjson.Bool(d, &v.AllowUnqualifiedDNSQuery)
 		case "DNSSearchList":
-			slice(d, &v.DNSSearchList, str)
+			quickjson.Slice(d, &v.DNSSearchList, quickjson.String)
 		case "networkSharedContainerName":
-			str(d, &v.NetworkSharedContainerName)
+			quickjson.String(d, &v.NetworkSharedContainerName)
 		case "networkNamespace":
-			str(d, &v.NetworkNamespace)
+			quickjson.String(d, &v.NetworkNamespace)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decVMHypervisor(d *decoder, v *specs.VMHypervisor) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decVMHypervisor(d *quickjson.Decoder, v *specs.VMHypervisor) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		case "parameters":
-			slice(d, &v.Parameters, str)
+			quickjson.Slice(d, &v.Parameters, quickjson.String)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decVMKernel(d *decoder, v *specs.VMKernel) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decVMKernel(d *quickjson.Decoder, v *specs.VMKernel) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		case "parameters":
-			slice(d, &v.Parameters, str)
+			quickjson.Slice(d, &v.Parameters, quickjson.String)
 		case "initrd":
-			str(d, &v.InitRD)
+			quickjson.String(d, &v.InitRD)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decVMImage(d *decoder, v *specs.VMImage) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decVMImage(d *quickjson.Decoder, v *specs.VMImage) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		case "format":
-			str(d, &v.Format)
+			quickjson.String(d, &v.Format)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decHWConfig(d *decoder, v *specs.HWConfig) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decHWConfig(d *quickjson.Decoder, v *specs.HWConfig) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "deviceTree":
-			str(d, &v.DeviceTree)
+			quickjson.String(d, &v.DeviceTree)
 		case "vcpus":
-			ptr(d, &v.VCPUs, unsigned)
+			quickjson.Pointer(d, &v.VCPUs, quickjson.Unsigned)
 		case "memory":
-			ptr(d, &v.Memory, unsigned)
+			quickjson.Pointer(d, &v.Memory, quickjson.Unsigned)
 		case "dtdevs":
-			slice(d, &v.DtDevs, str)
+			quickjson.Slice(d, &v.DtDevs, quickjson.String)
 		case "iomems":
-			slice(d, &v.IOMems, decIOMems)
+			quickjson.Slice(d, &v.IOMems, decIOMems)
 		case "irqs":
-			slice(d, &v.Irqs, unsigned)
+			quickjson.Slice(d, &v.Irqs, quickjson.Unsigned)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decZOSNamespace(d *decoder, v *specs.ZOSNamespace) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decZOSNamespace(d *quickjson.Decoder, v *specs.ZOSNamespace) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "type":
-			str(d, &v.Type)
+			quickjson.String(d, &v.Type)
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decFreeBSDDevice(d *decoder, v *specs.FreeBSDDevice) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decFreeBSDDevice(d *quickjson.Decoder, v *specs.FreeBSDDevice) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "path":
-			str(d, &v.Path)
+			quickjson.String(d, &v.Path)
 		case "mode":
-			ptr(d, &v.Mode, unsigned)
+			quickjson.Pointer(d, &v.Mode, quickjson.Unsigned)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decFreeBSDJail(d *decoder, v *specs.FreeBSDJail) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decFreeBSDJail(d *quickjson.Decoder, v *specs.FreeBSDJail) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "parent":
-			str(d, &v.Parent)
+			quickjson.String(d, &v.Parent)
 		case "host":
-			str(d, &v.Host)
+			quickjson.String(d, &v.Host)
 		case "ip4":
-			str(d, &v.Ip4)
+			quickjson.String(d, &v.Ip4)
 		case "ip4Addr":
-			slice(d, &v.Ip4Addr, str)
+			quickjson.Slice(d, &v.Ip4Addr, quickjson.String)
 		case "ip6":
-			str(d, &v.Ip6)
+			quickjson.String(d, &v.Ip6)
 		case "ip6Addr":
-			slice(d, &v.Ip6Addr, str)
+			quickjson.Slice(d, &v.Ip6Addr, quickjson.String)
 		case "vnet":
-			str(d, &v.Vnet)
+			quickjson.String(d, &v.Vnet)
 		case "interface":
-			str(d, &v.Interface)
+			quickjson.String(d, &v.Interface)
 		case "vnetInterfaces":
-			slice(d, &v.VnetInterfaces, str)
+			quickjson.Slice(d, &v.VnetInterfaces, quickjson.String)
 		case "sysvmsg":
-			str(d, &v.SysVMsg)
+			quickjson.String(d, &v.SysVMsg)
 		case "sysvsem":
-			str(d, &v.SysVSem)
+			quickjson.String(d, &v.SysVSem)
 		case "sysvshm":
-			str(d, &v.SysVShm)
+			quickjson.String(d, &v.SysVShm)
 		case "enforceStatfs":
-			ptr(d, &v.EnforceStatfs, signed)
+			quickjson.Pointer(d, &v.EnforceStatfs, quickjson.Signed)
 		case "allow":
-			ptr(d, &v.Allow, decFreeBSDJailAllow)
+			quickjson.Pointer(d, &v.Allow, decFreeBSDJailAllow)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxDeviceCgroup(d *decoder, v *specs.LinuxDeviceCgroup) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxDeviceCgroup(d *quickjson.Decoder, v *specs.LinuxDeviceCgroup) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "allow":
-			boolean(d, &v.Allow)
+			quickjson.Bool(d, &v.Allow)
 		case "type":
-			str(d, &v.Type)
+			quickjson.String(d, &v.Type)
 		case "major":
-			ptr(d, &v.Major, signed)
+			quickjson.Pointer(d, &v.Major, quickjson.Signed)
 		case "minor":
-			ptr(d, &v.Minor, signed)
+			quickjson.Pointer(d, &v.Minor, quickjson.Signed)
 		case "access":
-			str(d, &v.Access)
+			quickjson.String(d, &v.Access)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxMemory(d *decoder, v *specs.LinuxMemory) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxMemory(d *quickjson.Decoder, v *specs.LinuxMemory) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "limit":
-			ptr(d, &v.Limit, signed)
+			quickjson.Pointer(d, &v.Limit, quickjson.Signed)
 		case "reservation":
-			ptr(d, &v.Reservation, signed)
+			quickjson.Pointer(d, &v.Reservation, quickjson.Signed)
 		case "swap":
-			ptr(d, &v.Swap, signed)
+			quickjson.Pointer(d, &v.Swap, quickjson.Signed)
 		case "kernel":
-			ptr(d, &v.Kernel, signed)
+			quickjson.Pointer(d, &v.Kernel, quickjson.Signed)
 		case "kernelTCP":
-			ptr(d, &v.KernelTCP, signed)
+			quickjson.Pointer(d, &v.KernelTCP, quickjson.Signed)
 		case "swappiness":
-			ptr(d, &v.Swappiness, unsigned)
+			quickjson.Pointer(d, &v.Swappiness, quickjson.Unsigned)
 		case "disableOOMKiller":
-			ptr(d, &v.DisableOOMKiller, boolean)
+			quickjson.Pointer(d, &v.DisableOOMKiller, quickjson.Bool)
 		case "useHierarchy":
-			ptr(d, &v.UseHierarchy, boolean)
+			quickjson.Pointer(d, &v.UseHierarchy, quickjson.Bool)
 		case "checkBeforeUpdate":
-			ptr(d, &v.CheckBeforeUpdate, boolean)
+			quickjson.Pointer(d, &v.CheckBeforeUpdate, quickjson.Bool)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxCPU(d *decoder, v *specs.LinuxCPU) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxCPU(d *quickjson.Decoder, v *specs.LinuxCPU) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "shares":
-			ptr(d, &v.Shares, unsigned)
+			quickjson.Pointer(d, &v.Shares, quickjson.Unsigned)
 		case "quota":
-			ptr(d, &v.Quota, signed)
+			quickjson.Pointer(d, &v.Quota, quickjson.Signed)
 		case "burst":
-			ptr(d, &v.Burst, unsigned)
+			quickjson.Pointer(d, &v.Burst, quickjson.Unsigned)
 		case "period":
-			ptr(d, &v.Period, unsigned)
+			quickjson.Pointer(d, &v.Period, quickjson.Unsigned)
 		case "realtimeRuntime":
-			ptr(d, &v.RealtimeRuntime, signed)
+			quickjson.Pointer(d, &v.RealtimeRuntime, quickjson.Signed)
 		case "realtimePeriod":
-			ptr(d, &v.RealtimePeriod, unsigned)
+			quickjson.Pointer(d, &v.RealtimePeriod, quickjson.Unsigned)
 		case "cpus":
-			str(d, &v.Cpus)
+			quickjson.String(d, &v.Cpus)
 		case "mems":
-			str(d, &v.Mems)
+			quickjson.String(d, &v.Mems)
 		case "idle":
-			ptr(d, &v.Idle, signed)
+			quickjson.Pointer(d, &v.Idle, quickjson.Signed)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxPids(d *decoder, v *specs.LinuxPids) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxPids(d *quickjson.Decoder, v *specs.LinuxPids) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "limit":
-			ptr(d, &v.Limit, signed)
+			quickjson.Pointer(d, &v.Limit, quickjson.Signed)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxBlockIO(d *decoder, v *specs.LinuxBlockIO) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxBlockIO(d *quickjson.Decoder, v *specs.LinuxBlockIO) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "weight":
-			ptr(d, &v.Weight, unsigned)
+			quickjson.Pointer(d, &v.Weight, quickjson.Unsigned)
 		case "leafWeight":
-			ptr(d, &v.LeafWeight, unsigned)
+			quickjson.Pointer(d, &v.LeafWeight, quickjson.Unsigned)
 		case "weightDevice":
-			slice(d, &v.WeightDevice, decLinuxWeightDevice)
+			quickjson.Slice(d, &v.WeightDevice, decLinuxWeightDevice)
 		case "throttleReadBpsDevice":
-			slice(d, &v.ThrottleReadBpsDevice, decLinuxThrottleDevice)
+			quickjson.Slice(d, &v.ThrottleReadBpsDevice, decLinuxThrottleDevice)
 		case "throttleWriteBpsDevice":
-			slice(d, &v.ThrottleWriteBpsDevice, decLinuxThrottleDevice)
+			quickjson.Slice(d, &v.ThrottleWriteBpsDevice, decLinuxThrottleDevice)
 		case "throttleReadIOPSDevice":
-			slice(d, &v.ThrottleReadIOPSDevice, decLinuxThrottleDevice)
+			quickjson.Slice(d, &v.ThrottleReadIOPSDevice, decLinuxThrottleDevice)
 		case "throttleWriteIOPSDevice":
-			slice(d, &v.ThrottleWriteIOPSDevice, decLinuxThrottleDevice)
+			quickjson.Slice(d, &v.ThrottleWriteIOPSDevice, decLinuxThrottleDevice)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxHugepageLimit(d *decoder, v *specs.LinuxHugepageLimit) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxHugepageLimit(d *quickjson.Decoder, v *specs.LinuxHugepageLimit) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "pageSize":
-			str(d, &v.Pagesize)
+			quickjson.String(d, &v.Pagesize)
 		case "limit":
-			unsigned(d, &v.Limit)
+			quickjson.Unsigned(d, &v.Limit)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxNetwork(d *decoder, v *specs.LinuxNetwork) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxNetwork(d *quickjson.Decoder, v *specs.LinuxNetwork) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "classID":
-			ptr(d, &v.ClassID, unsigned)
+			quickjson.Pointer(d, &v.ClassID, quickjson.Unsigned)
 		case "priorities":
-			slice(d, &v.Priorities, decLinuxInterfacePriority)
+			quickjson.Slice(d, &v.Priorities, decLinuxInterfacePriority)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxRdma(d *decoder, v *specs.LinuxRdma) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxRdma(d *quickjson.Decoder, v *specs.LinuxRdma) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "hcaHandles":
-			ptr(d, &v.HcaHandles, unsigned)
+			quickjson.Pointer(d, &v.HcaHandles, quickjson.Unsigned)
 		case "hcaObjects":
-			ptr(d, &v.HcaObjects, unsigned)
+			quickjson.Pointer(d, &v.HcaObjects, quickjson.Unsigned)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxSyscall(d *decoder, v *specs.LinuxSyscall) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxSyscall(d *quickjson.Decoder, v *specs.LinuxSyscall) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "names":
-			slice(d, &v.Names, str)
+			quickjson.Slice(d, &v.Names, quickjson.String)
 		case "action":
-			str(d, &v.Action)
+			quickjson.String(d, &v.Action)
 		case "errnoRet":
-			ptr(d, &v.ErrnoRet, unsigned)
+			quickjson.Pointer(d, &v.ErrnoRet, quickjson.Unsigned)
 		case "args":
-			slice(d, &v.Args, decLinuxSeccompArg)
+			quickjson.Slice(d, &v.Args, decLinuxSeccompArg)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindowsMemoryResources(d *decoder, v *specs.WindowsMemoryResources) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindowsMemoryResources(d *quickjson.Decoder, v *specs.WindowsMemoryResources) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "limit":
-			ptr(d, &v.Limit, unsigned)
+			quickjson.Pointer(d, &v.Limit, quickjson.Unsigned)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindowsCPUResources(d *decoder, v *specs.WindowsCPUResources) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindowsCPUResources(d *quickjson.Decoder, v *specs.WindowsCPUResources) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "count":
-			ptr(d, &v.Count, unsigned)
+			quickjson.Pointer(d, &v.Count, quickjson.Unsigned)
 		case "shares":
-			ptr(d, &v.Shares, unsigned)
+			quickjson.Pointer(d, &v.Shares, quickjson.Unsigned)
 		case "maximum":
-			ptr(d, &v.Maximum, unsigned)
+			quickjson.Pointer(d, &v.Maximum, quickjson.Unsigned)
 		case "affinity":
-			slice(d, &v.Affinity, decWindowsCPUGroupAffinity)
+			quickjson.Slice(d, &v.Affinity, decWindowsCPUGroupAffinity)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindowsStorageResources(d *decoder, v *specs.WindowsStorageResources) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindowsStorageResources(d *quickjson.Decoder, v *specs.WindowsStorageResources) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "iops":
-			ptr(d, &v.Iops, unsigned)
+			quickjson.Pointer(d, &v.Iops, quickjson.Unsigned)
 		case "bps":
-			ptr(d, &v.Bps, unsigned)
+			quickjson.Pointer(d, &v.Bps, quickjson.Unsigned)
 		case "sandboxSize":
-			ptr(d, &v.SandboxSize, unsigned)
+			quickjson.Pointer(d, &v.SandboxSize, quickjson.Unsigned)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decIOMems(d *decoder, v *specs.IOMems) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decIOMems(d *quickjson.Decoder, v *specs.IOMems) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "firstGFN":
-			ptr(d, &v.FirstGFN, unsigned)
+			quickjson.Pointer(d, &v.FirstGFN, quickjson.Unsigned)
 		case "firstMFN":
-			ptr(d, &v.FirstMFN, unsigned)
+			quickjson.Pointer(d, &v.FirstMFN, quickjson.Unsigned)
 		case "nrMFNs":
-			ptr(d, &v.NrMFNs, unsigned)
+			quickjson.Pointer(d, &v.NrMFNs, quickjson.Unsigned)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decFreeBSDJailAllow(d *decoder, v *specs.FreeBSDJailAllow) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decFreeBSDJailAllow(d *quickjson.Decoder, v *specs.FreeBSDJailAllow) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "setHostname":
-			boolean(d, &v.SetHostname)
+			quickjson.Bool(d, &v.SetHostname)
 		case "rawSockets":
-			boolean(d, &v.RawSockets)
+			quickjson.Bool(d, &v.RawSockets)
 		case "chflags":
-			boolean(d, &v.Chflags)
+			quickjson.Bool(d, &v.Chflags)
 		case "mount":
-			slice(d, &v.Mount, str)
+			quickjson.Slice(d, &v.Mount, quickjson.String)
 		case "quotas":
-			boolean(d, &v.Quotas)
+			quickjson.Bool(d, &v.Quotas)
 		case "socketAf":
-			boolean(d, &v.SocketAf)
+			quickjson.Bool(d, &v.SocketAf)
 		case "mlock":
-			boolean(d, &v.Mlock)
+			quickjson.Bool(d, &v.Mlock)
 		case "reservedPorts":
-			boolean(d, &v.ReservedPorts)
+			quickjson.Bool(d, &v.ReservedPorts)
 		case "suser":
-			boolean(d, &v.Suser)
+			quickjson.Bool(d, &v.Suser)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxWeightDevice(d *decoder, v *specs.LinuxWeightDevice) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxWeightDevice(d *quickjson.Decoder, v *specs.LinuxWeightDevice) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "major":
-			signed(d, &v.Major)
+			quickjson.Signed(d, &v.Major)
 		case "minor":
-			signed(d, &v.Minor)
+			quickjson.Signed(d, &v.Minor)
 		case "weight":
-			ptr(d, &v.Weight, unsigned)
+			quickjson.Pointer(d, &v.Weight, quickjson.Unsigned)
 		case "leafWeight":
-			ptr(d, &v.LeafWeight, unsigned)
+			quickjson.Pointer(d, &v.LeafWeight, quickjson.Unsigned)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxThrottleDevice(d *decoder, v *specs.LinuxThrottleDevice) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxThrottleDevice(d *quickjson.Decoder, v *specs.LinuxThrottleDevice) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "major":
-			signed(d, &v.Major)
+			quickjson.Signed(d, &v.Major)
 		case "minor":
-			signed(d, &v.Minor)
+			quickjson.Signed(d, &v.Minor)
 		case "rate":
-			unsigned(d, &v.Rate)
+			quickjson.Unsigned(d, &v.Rate)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxInterfacePriority(d *decoder, v *specs.LinuxInterfacePriority) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxInterfacePriority(d *quickjson.Decoder, v *specs.LinuxInterfacePriority) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "name":
-			str(d, &v.Name)
+			quickjson.String(d, &v.Name)
 		case "priority":
-			unsigned(d, &v.Priority)
+			quickjson.Unsigned(d, &v.Priority)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decLinuxSeccompArg(d *decoder, v *specs.LinuxSeccompArg) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decLinuxSeccompArg(d *quickjson.Decoder, v *specs.LinuxSeccompArg) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "index":
-			unsigned(d, &v.Index)
+			quickjson.Unsigned(d, &v.Index)
 		case "value":
-			unsigned(d, &v.Value)
+			quickjson.Unsigned(d, &v.Value)
 		case "valueTwo":
-			unsigned(d, &v.ValueTwo)
+			quickjson.Unsigned(d, &v.ValueTwo)
 		case "op":
-			str(d, &v.Op)
+			quickjson.String(d, &v.Op)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}
 }
 
-func decWindowsCPUGroupAffinity(d *decoder, v *specs.WindowsCPUGroupAffinity) {
-	for key, ok := d.object(); ok; key, ok = d.next() {
+func decWindowsCPUGroupAffinity(d *quickjson.Decoder, v *specs.WindowsCPUGroupAffinity) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
 		switch key {
 		case "mask":
-			unsigned(d, &v.Mask)
+			quickjson.Unsigned(d, &v.Mask)
 		case "group":
-			unsigned(d, &v.Group)
+			quickjson.Unsigned(d, &v.Group)
 		default:
-			d.skip()
+			d.Skip()
 		}
-		if d.err != nil {
-			d.err.addField(key)
+		if d.Failed(key) {
 			return
 		}
 	}

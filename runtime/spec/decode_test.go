@@ -220,7 +220,7 @@ func TestErrors(t *testing.T) {
 		{`{} x`, `config.json: want end of file, got 'x' at byte 3`},
 		{``, `config.json: want an object, got the end of the file at byte 0`},
 		{strings.Repeat(`{"a":`, 70), `config.json: a: nested more than 64 deep at byte 320`},
-		{`{"mounts":[` + strings.Repeat("{},", maxElements) + `{}]}`,
+		{`{"mounts":[` + strings.Repeat("{},", 1<<18) + `{}]}`,
 			`config.json: mounts[262144]: more than 262144 array elements and map entries at byte 786443`},
 		{strings.Repeat(" ", maxBytes+1), `config.json: longer than 16777216 bytes`},
 	} {

@@ -1,8 +1,7 @@
 // Package spec loads and validates config.json (runtime-spec 1.3.0, config.md and config-linux.md), and process.json and resources with the same
 // types. Errors carry the JSON path.
 //
-// The decoder is generated for the types of specs-go: with encoding/json the first (and in a runtime only) decoding costs
-// more than starting the process that does it. It means what encoding/json means, except that keys match in their exact case.
+// The decoder is generated for the types of specs-go, over package quickjson.
 package spec
 
 //go:generate go run ./internal/gen -o decode_gen.go

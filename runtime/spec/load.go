@@ -7,6 +7,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/internal/quickjson"
 )
 
 // Load reads and decodes the config.json at path. It does not validate.
@@ -21,7 +23,7 @@ func LoadData(path string) (*specs.Spec, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := run(path, data, decSpec)
+	s, err := quickjson.Decode(path, data, decSpec)
 	return s, data, err
 }
 
@@ -31,7 +33,7 @@ func LoadProcess(path string) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return run(path, data, decProcess)
+	return quickjson.Decode(path, data, decProcess)
 }
 
 // readFile makes four system calls; package os would enter the file into the runtime's poller, for four more. O_NONBLOCK keeps

@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tare-oci/tare/internal/quickjson"
 	"github.com/tare-oci/tare/runtime/lifecycle"
 	"github.com/tare-oci/tare/runtime/linux"
 	"github.com/tare-oci/tare/runtime/spec"
@@ -26,18 +28,6 @@ func startCommand() command {
 		}}
 }
 
-// state is what the state verb prints: the specification's, and what runc adds.
-type state struct {
-	specs.State
-	Rootfs  string    `json:"rootfs"`
-	Created time.Time `json:"created"`
-	Owner   string    `json:"owner"`
-}
-
-func stateOf(c *lifecycle.Container) state {
-	return state{State: c.State(), Rootfs: c.Rootfs, Created: c.Created}
-}
-
 func stateCommand() command {
 	return command{name: "state", args: "ID", short: "print the state of a container", min: 1, max: 1,
 		flags: func(*flag.FlagSet) func(*call) (int, error) {
@@ -46,17 +36,13 @@ func stateCommand() command {
 				if err != nil {
 					return 1, err
 				}
-				return 0, printJSON(stateOf(container))
+				return 0, printJSON(container.AppendJSON(nil, ""))
 			}
 		}}
 }
 
-func printJSON(v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Printf("%s\n", data)
+func printJSON(compact []byte) error {
+	_, err := os.Stdout.Write(append(quickjson.AppendIndented(nil, compact), '\n'))
 	return err
 }
 
@@ -109,22 +95,35 @@ func printList(all []*lifecycle.Container, format string, quiet bool) error {
 		}
 		return nil
 	}
-	states := make([]state, len(all))
-	for i, c := range all {
-		states[i] = stateOf(c)
-	}
 	switch format {
 	case "json":
-		return printJSON(states)
+		list := []byte{'['}
+		for i, c := range all {
+			if i > 0 {
+				list = append(list, ',')
+			}
+			list = c.AppendJSON(list, owner(c))
+		}
+		return printJSON(append(list, ']'))
 	case "table":
 		w := tabwriter.NewWriter(os.Stdout, 12, 1, 3, ' ', 0)
 		fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
-		for _, s := range states {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.Pid, s.Status, s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner)
+		for _, c := range all {
+			s := c.State()
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.Pid, s.Status, s.Bundle, c.Created.Format(time.RFC3339Nano), owner(c))
 		}
 		return w.Flush()
 	}
 	return fmt.Errorf("--format %q: want table or json", format)
+}
+
+// owner is the name of the user who made a container, or the number.
+func owner(c *lifecycle.Container) string {
+	id := strconv.Itoa(c.UID)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return "#" + id
 }
 
 func specCommand() command {

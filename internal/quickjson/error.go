@@ -1,4 +1,4 @@
-package spec
+package quickjson
 
 import (
 	"strconv"
@@ -7,7 +7,7 @@ import (
 
 // Error tells what is wrong with a document, and where.
 type Error struct {
-	File   string // as the caller named it: "config.json", or Load's path
+	File   string // as the caller named it: "config.json", or a path
 	Path   string // JSON path of the value, "mounts[0].options[2]"; "" for the whole document
 	Offset int    // of the value or byte that is wrong; -1 where only the decoded document is known (Validate)
 	Msg    string // "want a string, got a number"
@@ -42,9 +42,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// addField, addIndex and addMapKey put one more element before the path.
-
-func (e *Error) addField(name string) { e.prefix(name) }
+// addIndex, addMapKey and prefix put one more element before the path.
 
 func (e *Error) addIndex(i int) { e.prefix("[" + strconv.Itoa(i) + "]") }
 

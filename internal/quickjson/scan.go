@@ -1,4 +1,4 @@
-package spec
+package quickjson
 
 import (
 	"strconv"
@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// maxBytes bounds a document. The largest real config.json (hundreds of mounts) is well below 1 MiB.
-	maxBytes = 16 << 20
+	// MaxBytes bounds a document. The largest real config.json (hundreds of mounts) is well below 1 MiB.
+	MaxBytes = 16 << 20
 	// maxDepth bounds nesting; the deepest path of runtime-spec has 8 levels.
 	maxDepth = 64
 	// maxElements bounds the elements of all arrays and maps together: in memory one takes up to 50 times its bytes in the file. A large
@@ -19,9 +19,9 @@ const (
 	maxPresize = 1024
 )
 
-// decoder reads one JSON document (RFC 8259). The first error sticks: it moves the position to the end, so that every loop
+// A Decoder reads one JSON document (RFC 8259). The first error sticks: it moves the position to the end, so that every loop
 // stops, and each function it passes through on its way out adds its part of the path.
-type decoder struct {
+type Decoder struct {
 	in    string // strings without escapes are decoded as parts of it, without copying
 	pos   int
 	depth int
@@ -29,12 +29,12 @@ type decoder struct {
 	err   *Error
 }
 
-// run decodes a whole document with f.
-func run[T any](file string, data []byte, f func(*decoder, *T)) (*T, error) {
-	if len(data) > maxBytes {
-		return nil, &Error{File: file, Offset: maxBytes, Msg: "longer than " + strconv.Itoa(maxBytes) + " bytes"}
+// Decode decodes a whole document with f. Errors, of type *Error, name it as file.
+func Decode[T any](file string, data []byte, f func(*Decoder, *T)) (*T, error) {
+	if len(data) > MaxBytes {
+		return nil, &Error{File: file, Offset: MaxBytes, Msg: "longer than " + strconv.Itoa(MaxBytes) + " bytes"}
 	}
-	d := decoder{in: string(data)}
+	d := Decoder{in: string(data)}
 	v := new(T)
 	f(&d, v)
 	if d.err == nil && d.space() {
@@ -48,7 +48,7 @@ func run[T any](file string, data []byte, f func(*decoder, *T)) (*T, error) {
 }
 
 // space skips white space and reports whether anything follows.
-func (d *decoder) space() bool {
+func (d *Decoder) space() bool {
 	for d.pos < len(d.in) {
 		switch d.in[d.pos] {
 		case ' ', '\t', '\n', '\r':
@@ -61,14 +61,14 @@ func (d *decoder) space() bool {
 }
 
 // peek returns the first byte of the next token, 0 at the end.
-func (d *decoder) peek() byte {
+func (d *Decoder) peek() byte {
 	if !d.space() {
 		return 0
 	}
 	return d.in[d.pos]
 }
 
-func (d *decoder) fail(offset int, kind errorKind, msg string) {
+func (d *Decoder) fail(offset int, kind errorKind, msg string) {
 	if d.err == nil {
 		d.err = &Error{Offset: offset, Msg: msg, kind: kind}
 	}
@@ -76,7 +76,7 @@ func (d *decoder) fail(offset int, kind errorKind, msg string) {
 }
 
 // syntax fails because the next token is not what the grammar wants here.
-func (d *decoder) syntax(want string) {
+func (d *Decoder) syntax(want string) {
 	if !d.space() {
 		d.fail(d.pos, kindSyntax, "want "+want+", got the end of the file")
 		return
@@ -86,7 +86,7 @@ func (d *decoder) syntax(want string) {
 }
 
 // mismatch handles a value of another type than want: null leaves the target as it is, anything else is an error.
-func (d *decoder) mismatch(want string) {
+func (d *Decoder) mismatch(want string) {
 	if d.null() || d.err != nil {
 		return
 	}
@@ -107,11 +107,11 @@ func (d *decoder) mismatch(want string) {
 }
 
 // null consumes a null if one is next.
-func (d *decoder) null() bool {
+func (d *Decoder) null() bool {
 	return d.peek() == 'n' && d.literal("null")
 }
 
-func (d *decoder) literal(word string) bool {
+func (d *Decoder) literal(word string) bool {
 	if strings.HasPrefix(d.in[d.pos:], word) {
 		d.pos += len(word)
 		return true
@@ -121,7 +121,7 @@ func (d *decoder) literal(word string) bool {
 }
 
 // open enters an object or array. It reports whether there is a first element.
-func (d *decoder) open(open, end byte) bool {
+func (d *Decoder) open(open, end byte) bool {
 	if d.depth++; d.depth > maxDepth {
 		d.fail(d.pos, kindSyntax, "nested more than "+strconv.Itoa(maxDepth)+" deep")
 		return false
@@ -136,7 +136,7 @@ func (d *decoder) open(open, end byte) bool {
 }
 
 // more steps over the comma to the next element; at the end of the object or array it leaves it and reports false.
-func (d *decoder) more(end byte) bool {
+func (d *Decoder) more(end byte) bool {
 	if d.err != nil {
 		return false
 	}
@@ -154,7 +154,7 @@ func (d *decoder) more(end byte) bool {
 }
 
 // element counts one more element of an array or map.
-func (d *decoder) element() bool {
+func (d *Decoder) element() bool {
 	if d.count++; d.count > maxElements {
 		d.fail(d.pos, kindSyntax, "more than "+strconv.Itoa(maxElements)+" array elements and map entries")
 		return false
@@ -162,8 +162,8 @@ func (d *decoder) element() bool {
 	return true
 }
 
-// object enters an object and returns its first key; false where there is none, or where another type is.
-func (d *decoder) object() (key string, ok bool) {
+// Object enters an object and returns its first key; false where there is none, or where another type is.
+func (d *Decoder) Object() (key string, ok bool) {
 	if d.peek() != '{' {
 		d.mismatch("an object")
 		return "", false
@@ -174,15 +174,24 @@ func (d *decoder) object() (key string, ok bool) {
 	return d.key()
 }
 
-// next returns the next key of the object, or leaves it.
-func (d *decoder) next() (key string, ok bool) {
+// Next returns the next key of the object, or leaves it.
+func (d *Decoder) Next() (key string, ok bool) {
 	if !d.more('}') {
 		return "", false
 	}
 	return d.key()
 }
 
-func (d *decoder) key() (string, bool) {
+// Failed reports whether decoding has failed, which then was in the field key.
+func (d *Decoder) Failed(key string) bool {
+	if d.err == nil {
+		return false
+	}
+	d.err.prefix(key)
+	return true
+}
+
+func (d *Decoder) key() (string, bool) {
 	if d.peek() != '"' {
 		d.syntax("a key")
 		return "", false
@@ -197,7 +206,7 @@ func (d *decoder) key() (string, bool) {
 }
 
 // quoted reads a string whose opening quote is next.
-func (d *decoder) quoted() string {
+func (d *Decoder) quoted() string {
 	start := d.pos + 1
 	for i := start; i < len(d.in); i++ {
 		switch c := d.in[i]; {
@@ -215,7 +224,7 @@ func (d *decoder) quoted() string {
 
 // quotedSlow reads on at i, where the first byte stands that is not plain ASCII. Bytes that are not UTF-8 become U+FFFD, as with
 // encoding/json.
-func (d *decoder) quotedSlow(start, i int) string {
+func (d *Decoder) quotedSlow(start, i int) string {
 	out := append(make([]byte, 0, i-start+64), d.in[start:i]...)
 	for i < len(d.in) {
 		c := d.in[i]
@@ -247,7 +256,7 @@ func (d *decoder) quotedSlow(start, i int) string {
 }
 
 // escape reads the escape sequence at i and returns the position after it, -1 after an error.
-func (d *decoder) escape(i int) (rune, int) {
+func (d *Decoder) escape(i int) (rune, int) {
 	if i+1 < len(d.in) {
 		switch c := d.in[i+1]; c {
 		case '"', '\\', '/':
@@ -292,7 +301,7 @@ func hex4(s string) rune {
 }
 
 // number reads a number by the grammar of RFC 8259 and returns its text; "" where none is next.
-func (d *decoder) number() string {
+func (d *Decoder) number() string {
 	if c := d.peek(); c != '-' && (c < '0' || c > '9') {
 		return ""
 	}
@@ -332,18 +341,18 @@ func digits(s string, i int) int {
 	return i
 }
 
-// skip steps over any value: that of an unknown key ("Runtimes MUST otherwise ignore them", config.md, "Extensibility").
-func (d *decoder) skip() {
+// Skip steps over any value: that of an unknown key ("Runtimes MUST otherwise ignore them", config.md, "Extensibility").
+func (d *Decoder) Skip() {
 	switch c := d.peek(); {
 	case c == '"':
 		d.quoted()
 	case c == '{':
-		for _, ok := d.object(); ok; _, ok = d.next() {
-			d.skip()
+		for _, ok := d.Object(); ok; _, ok = d.Next() {
+			d.Skip()
 		}
 	case c == '[':
 		for ok := d.open('[', ']'); ok; ok = d.more(']') {
-			d.skip()
+			d.Skip()
 		}
 	case c == 't':
 		d.literal("true")
