@@ -124,12 +124,17 @@ func (r *Root) OpenRegular(name string) (*os.File, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, r.fail("open", name, errors.New("not a regular file"))
 	}
-	// The one way from an O_PATH descriptor to a readable one; it leads to the very inode that was looked at.
-	f, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(path.Fd())), os.O_RDONLY|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, r.fail("open", name, err)
+	// The one way from an O_PATH descriptor to a readable one; it leads to the very inode that was looked at. Package os would
+	// enter it into the runtime's poller, which has no use for a regular file.
+	for {
+		fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(path.Fd())), unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), path.Name()), nil
+		case !errors.Is(err, unix.EINTR):
+			return nil, r.fail("open", name, err)
+		}
 	}
-	return f, nil
 }
 
 // ReadFile reads a regular file of at most maxBytes, following symbolic links inside the root.

@@ -16,7 +16,8 @@ import (
 )
 
 // floorSource does by hand what has to be done around a program image: make
-// the control groups, clone, exec, answer "ready", wait, remove.
+// the control groups with their limits, clone, exec, answer "ready", wait,
+// remove.
 const floorSource = `
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -45,11 +46,12 @@ static int child(void *unused)
 	_exit(102);
 }
 
-static void put(const char *dir, const char *file, const char *value)
+static void put(const char *dir, const char *file, const char *const *values)
 {
 	stpcpy(stpcpy(path, dir), file);
 	int fd = open(path, O_WRONLY);
-	if (write(fd, value, strlen(value)) < 0) _exit(104);
+	for (; *values; values++)
+		if (write(fd, *values, strlen(*values)) < 0) _exit(104);
 	close(fd);
 }
 
@@ -60,8 +62,13 @@ int main(void)
 	for (i = 0; i < ngroups; i++) {
 		mkdir(groups[i], 0755);
 		if (strstr(groups[i], "/cpuset/")) { /* empty when new, and then nobody may join */
-			put(groups[i], "/cpuset.cpus", "%s");
-			put(groups[i], "/cpuset.mems", "%s");
+			put(groups[i], "/cpuset.cpus", (const char *[]){ "%s", 0 });
+			put(groups[i], "/cpuset.mems", (const char *[]){ "%s", 0 });
+		}
+		if (strstr(groups[i], "/devices/")) { /* linux.resources.devices: all but the default devices denied */
+			put(groups[i], "/devices.deny", (const char *[]){ "a", 0 });
+			put(groups[i], "/devices.allow", (const char *[]){ "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm",
+				"c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm", "c 10:200 rwm", 0 });
 		}
 		char *end = stpcpy(path, groups[i]);
 		stpcpy(end, "/tasks");

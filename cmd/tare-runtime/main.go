@@ -1,3 +1,9 @@
+// It ends before it could use more processors than it starts with: whether its
+// own control group limits them need not be looked up.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command tare-runtime is an OCI runtime with runc's command line.
 package main
 

@@ -23,13 +23,30 @@ type Options struct {
 // endings are the signals that mean us until the container runs.
 var endings = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT}
 
-// usual are other signals that are sent to containers.
+// usual are other signals that are sent to containers. Until they are caught,
+// they do nothing to us.
 var usual = []os.Signal{unix.SIGUSR1, unix.SIGUSR2}
 
 // settled is how long a container runs before the less usual signals are
 // relayed too. To catch a signal costs two switches of threads; all of them
 // would double the time that a short container takes.
 const settled = 20 * time.Millisecond
+
+// every returns all the signals there are.
+func every() (all []os.Signal) {
+	for n := unix.Signal(1); n <= 64; n++ {
+		all = append(all, n)
+	}
+	return all
+}
+
+// catch has signals sent to c, but those that we were started to ignore, as
+// nohup does with SIGHUP: they are not the container's business either.
+func catch(c chan<- os.Signal, signals []os.Signal) {
+	if wanted := slices.DeleteFunc(slices.Clone(signals), signal.Ignored); len(wanted) > 0 {
+		signal.Notify(c, wanted...)
+	}
+}
 
 // Run creates and runs a container, and deletes it when it has ended or when
 // anything fails. An interruption before the container runs ends the creation;
@@ -63,10 +80,6 @@ type process interface {
 func attend(ctx context.Context, stdio [3]*os.File, keep bool,
 	start func(ctx context.Context, term *terminal, begin func()) (process, error)) (status int, err error) {
 	signals, caught := make(chan os.Signal, 64), make(chan struct{})
-	go func() { // beside the reading of the configuration
-		defer close(caught)
-		signal.Notify(signals, slices.Concat(endings, usual)...)
-	}()
 	ctx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
 	running := make(chan process, 1)
@@ -74,7 +87,7 @@ func attend(ctx context.Context, stdio [3]*os.File, keep bool,
 	defer term.close()
 	done := make(chan struct{})
 	defer close(done)
-	go relaySignals(done, signals, running, interrupt, term)
+	go relaySignals(done, signals, caught, running, interrupt, term) // catches them beside the making of the program
 	p, err := start(ctx, term, func() { <-caught })
 	if err != nil {
 		return 0, err
@@ -90,11 +103,13 @@ func attend(ctx context.Context, stdio [3]*os.File, keep bool,
 	return status, err
 }
 
-// relaySignals passes signals to the container once it runs. Before, those
+// relaySignals catches signals and passes them to the container once it runs. Before, those
 // that end a program end its creation; if that comes too late, they are the
 // container's as well.
-func relaySignals(done <-chan struct{}, c chan os.Signal, running <-chan process, interrupt context.CancelCauseFunc,
-	term *terminal) {
+func relaySignals(done <-chan struct{}, c chan os.Signal, caught chan<- struct{}, running <-chan process,
+	interrupt context.CancelCauseFunc, term *terminal) {
+	catch(c, endings)
+	close(caught)
 	var p process
 	var rest <-chan time.Time
 	var early []os.Signal
@@ -103,12 +118,13 @@ func relaySignals(done <-chan struct{}, c chan os.Signal, running <-chan process
 		case <-done:
 			return
 		case p = <-running:
+			catch(c, usual)
 			running, rest = nil, time.After(settled)
 			for _, sig := range early {
 				_ = p.Signal(sig) // it may have ended just now
 			}
 		case <-rest:
-			signal.Notify(c)
+			catch(c, every())
 			term.resize() // as it may have been since
 		case sig := <-c:
 			switch {

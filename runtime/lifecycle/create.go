@@ -84,10 +84,13 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.load(); err != nil {
 		return nil, err
 	}
+	if err := m.compile(wait); err != nil {
+		return nil, err
+	}
 	if o.Begin != nil {
 		o.Begin()
 	}
-	if err := m.reserve(s.Root); err != nil {
+	if err := m.reserve(s.Root, wait); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -95,7 +98,7 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 			err = m.undo(err)
 		}
 	}()
-	if err := m.compile(ctx, wait); err != nil {
+	if err := m.confine(ctx); err != nil {
 		return nil, err
 	}
 	if err := m.start(wait); err != nil {
@@ -137,20 +140,44 @@ func (m *making) load() (err error) {
 	return nil
 }
 
-// reserve takes the container's name and records what would have to be cleaned
-// up, before there is anything to clean.
-func (m *making) reserve(root string) error {
+// compile makes the program. Nothing is made yet that a failure would have to
+// remove. The bundle's files are looked at from here: the caller's thread may be
+// in a mount namespace of its own.
+func (m *making) compile(wait bool) (err error) {
 	if m.spec.Linux == nil {
 		m.spec.Linux = &specs.Linux{}
 	}
-	var err error
+	f, err := Facts(m.spec, m.facts, m.options.Bundle, m.options.ID)
+	if err != nil {
+		return err
+	}
 	if m.facts.CgroupMode != host.CgroupNone {
 		if m.cgroup, err = cgroup.New(m.facts, m.spec.Linux.CgroupsPath, m.options.ID); err != nil {
 			return err
 		}
+		f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.cgroup.Paths())
 	}
+	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.PreserveFDs, m.options.NoNewKeyring
+	if m.plan, err = plan.Compile(m.spec, f); err != nil {
+		return err
+	}
+	if m.image, err = m.plan.Program(); err != nil {
+		return err
+	}
+	for _, w := range m.plan.Warnings {
+		if m.options.Warn != nil {
+			m.options.Warn(w)
+		}
+	}
+	return nil
+}
+
+// reserve takes the container's name and records what would have to be cleaned
+// up, before there is anything to clean.
+func (m *making) reserve(root string, wait bool) error {
 	dir := filepath.Join(root, m.options.ID)
-	if err = os.Mkdir(dir, 0o711); errors.Is(err, fs.ErrNotExist) {
+	err := os.Mkdir(dir, 0o711)
+	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(root, 0o711); err == nil {
 			err = os.Mkdir(dir, 0o711)
 		}
@@ -167,6 +194,9 @@ func (m *making) reserve(root string) error {
 	if m.cgroup != nil {
 		c.Cgroups = m.cgroup.Paths()
 	}
+	if wait {
+		c.Tail = m.plan.Tail(m.image)
+	}
 	m.container = c
 	if err := c.save(); err != nil {
 		return errors.Join(err, c.forget())
@@ -174,42 +204,13 @@ func (m *making) reserve(root string) error {
 	return nil
 }
 
-// compile makes the control groups and, meanwhile, the program. The bundle's
-// files are looked at first and from here: the caller's thread may be in a mount
-// namespace of its own.
-func (m *making) compile(ctx context.Context, wait bool) error {
-	f, err := Facts(m.spec, m.facts, m.options.Bundle, m.options.ID)
-	if err != nil {
-		return err
+// confine makes the control groups.
+func (m *making) confine(ctx context.Context) error {
+	if m.cgroup == nil {
+		return nil
 	}
-	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.PreserveFDs, m.options.NoNewKeyring
-	f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.container.Cgroups)
-	lowered := make(chan error, 1)
-	go func() { lowered <- m.lower(f) }()
-	// The longer part is ours, so that nobody has to be woken up at the end.
-	if m.cgroup != nil {
-		err = m.cgroup.Create(ctx, m.spec.Linux.Resources)
-		m.made = err == nil // else Create has removed what it made, and the rest is another's
-	}
-	if err = errors.Join(<-lowered, err); err != nil {
-		return err
-	}
-	for _, w := range m.plan.Warnings {
-		if m.options.Warn != nil {
-			m.options.Warn(w)
-		}
-	}
-	if wait {
-		m.container.Tail = m.plan.Tail(m.image)
-	}
-	return nil
-}
-
-func (m *making) lower(f *plan.Facts) (err error) {
-	if m.plan, err = plan.Compile(m.spec, f); err != nil {
-		return err
-	}
-	m.image, err = m.plan.Program()
+	err := m.cgroup.Create(ctx, m.spec.Linux.Resources)
+	m.made = err == nil // else Create has removed what it made, and the rest is another's
 	return err
 }
 

@@ -158,7 +158,8 @@ func (c *Container) save() error {
 	if err := writeFile(filepath.Join(c.dir, newRecordName), data, 0o600); err != nil {
 		return fmt.Errorf("container %q: write state: %w", c.ID, err)
 	}
-	if err := os.Rename(filepath.Join(c.dir, newRecordName), filepath.Join(c.dir, recordName)); err != nil {
+	// os.Rename would look first whether a directory is in the way.
+	if err := unix.Rename(filepath.Join(c.dir, newRecordName), filepath.Join(c.dir, recordName)); err != nil {
 		return fmt.Errorf("container %q: write state: %w", c.ID, err)
 	}
 	return nil

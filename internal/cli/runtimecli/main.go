@@ -63,6 +63,7 @@ func commands() []command {
 
 // Main runs tare-runtime with its arguments and returns its exit status.
 func Main(args []string) int {
+	calmMonitor()
 	var g global
 	flags := flag.NewFlagSet("tare-runtime", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
