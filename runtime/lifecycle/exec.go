@@ -236,6 +236,10 @@ func (x *execution) await(ctx context.Context) error {
 			x.pid = int(binary.LittleEndian.Uint64(m))
 		case program.ReportSize:
 			failure = m
+		case plan.ListenerSize:
+			if err := x.passListener(m); err != nil {
+				return err
+			}
 		}
 	}
 }

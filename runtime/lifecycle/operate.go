@@ -67,6 +67,9 @@ func (s Store) Start(ctx context.Context, id string) error {
 		return fmt.Errorf("container %q: start: %w", id, err)
 	}
 	report, err := receive(ctx, conn)
+	if err == nil {
+		report, err = c.passListener(ctx, conn, report)
+	}
 	if err != nil {
 		return fmt.Errorf("container %q: start: %w", id, err)
 	}

@@ -34,6 +34,13 @@ func (r *Record) appendJSON(b []byte) []byte {
 	if r.NoNewKeyring {
 		b = append(b, `,"noNewKeyring":true`...)
 	}
+	if l := r.Listener; l != nil {
+		b = appendString(append(b, `,"seccompListener":{"path":`...), l.Path)
+		if l.Metadata != "" {
+			b = appendString(append(b, `,"metadata":`...), l.Metadata)
+		}
+		b = append(b, '}')
+	}
 	b = appendArray(b, "tail", r.Tail, appendTailStep)
 	b = appendArray(b, "poststart", r.Poststart, appendHook)
 	b = appendArray(b, "poststop", r.Poststop, appendHook)

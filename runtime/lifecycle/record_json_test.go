@@ -25,7 +25,8 @@ func FuzzRecord(f *testing.F) {
 		want := Record{Version: pid, OCIVersion: value, ID: id, PID: pid, StartTime: ticks, Bundle: path, Rootfs: value,
 			Created: time.Unix(int64(ticks%1e9), int64(ticks%1e9)).UTC(), UID: pid,
 			Annotations: map[string]string{id: path, "x" + value: value}, Cgroups: map[string]string{"": path},
-			Tail: plan.Tail{{Address: ticks, Text: value, Field: path}, {Text: id}}, Poststart: hooks, Poststop: hooks[1:]}
+			Listener: &plan.Listener{Path: path, Metadata: value},
+			Tail:     plan.Tail{{Address: ticks, Text: value, Field: path}, {Text: id}}, Poststart: hooks, Poststop: hooks[1:]}
 		data, err := json.Marshal(&want)
 		if err != nil {
 			t.Fatal(err)

@@ -27,6 +27,9 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 		return nil, err
 	}
 	report, err := receive(ctx, m.family.sync)
+	if err == nil {
+		report, err = m.container.passListener(ctx, m.family.sync, report)
+	}
 	if err == nil && len(report) > 0 {
 		err = m.explain(report)
 	}

@@ -42,6 +42,8 @@ type Record struct {
 	Cgroups map[string]string `json:"cgroups,omitempty"`
 	// NoNewKeyring: the container has its creator's session keyring.
 	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
+	// Listener is where the listener of the container's filter goes at start.
+	Listener *plan.Listener `json:"seccompListener,omitempty"`
 	// Tail words what fails once start has been called.
 	Tail plan.Tail `json:"tail,omitempty"`
 	// Poststart and Poststop are the hooks that run when the process that has

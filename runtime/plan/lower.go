@@ -13,9 +13,11 @@ type lowering struct {
 	b    *program.Builder
 	open linux.OpenFlagSet
 	fds  []program.Arg
-	hows map[openHow]program.Arg
-	step int
-	cold []func() // code off the straight line, placed after the last step
+	// report is the descriptor that whoever waits for the process listens on.
+	report program.Arg
+	hows   map[openHow]program.Arg
+	step   int
+	cold   []func() // code off the straight line, placed after the last step
 }
 
 // openHow is struct open_how of openat2(2).
@@ -38,6 +40,7 @@ func newLowering(p *Plan) *lowering {
 		fds:  make([]program.Arg, p.slots),
 		hows: make(map[openHow]program.Arg, 8),
 	}
+	l.report = program.Const(p.syncFD())
 	arch, _ := linux.NativeArch(p.GOARCH)
 	l.open = linux.OpenFlags(arch)
 	for i := range l.fds {

@@ -34,6 +34,7 @@ func (o waitStart) lower(l *lowering) {
 	l.b.Call("accept4", l.fd(o.Gate), zero, zero, program.Const(linux.SOCK_CLOEXEC)).Into(conn)
 	l.b.Call("read", conn, l.b.Bytes(make([]byte, 8)), program.Const(1)).OnZero(gone).OnErrno(gone, 104)
 	l.b.ReportTo(conn)
+	l.report = conn
 	l.close(l.fd(o.Gate))
 	l.later(func() {
 		l.b.Bind(gone)

@@ -224,18 +224,3 @@ func capNames(set uint64) string {
 	}
 	return prefix + strings.Join(names, ",")
 }
-
-// loadSeccomp installs the system call filter.
-type loadSeccomp struct {
-	Filter []byte // struct sock_filter, 8 bytes each
-	Flags  uint64
-}
-
-func (o loadSeccomp) String() string {
-	return fmt.Sprintf("seccomp filter of %d instructions, flags %#x", len(o.Filter)/8, o.Flags)
-}
-
-func (o loadSeccomp) lower(l *lowering) {
-	prog := l.b.Words(program.Const(len(o.Filter)/8), l.b.Bytes(o.Filter))
-	l.b.Call("seccomp", program.Const(linux.SECCOMP_SET_MODE_FILTER), program.Const(o.Flags), prog)
-}

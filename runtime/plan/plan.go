@@ -23,6 +23,8 @@ type Plan struct {
 	Steps []Step
 	// Rlimits are those that the parent sets while the process waits for it.
 	Rlimits []Rlimit
+	// Listener, where not nil, is where the filter's listener has to go.
+	Listener *Listener
 	// Warnings are what the configuration asks for and cannot be granted,
 	// where the specification wants a warning instead of an error.
 	Warnings []string

@@ -8,7 +8,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tare-oci/tare/runtime/linux"
-	"github.com/tare-oci/tare/runtime/seccomp"
 )
 
 // process sets what the user's program inherits, waits, and runs it.
@@ -35,7 +34,7 @@ func (c *compiler) process() {
 	keep := 3 + c.facts.PreserveFDs
 	filter, err := c.filter()
 	if err != nil {
-		c.fail("linux.seccomp", "%w", err)
+		c.errs = append(c.errs, err)
 	}
 	c.step("process.user.umask", umask{c.mask()})
 	c.step("", closeOnExec{keep})
@@ -120,23 +119,4 @@ func (c *compiler) rlimit(i int, r specs.POSIXRlimit) {
 		return
 	}
 	c.step(field, setRlimit{n, r.Soft, r.Hard})
-}
-
-func (c *compiler) filter() (*loadSeccomp, error) {
-	profile := c.linux().Seccomp
-	if profile == nil {
-		return nil, nil
-	}
-	native, ok := linux.NativeArch(c.facts.Host.Arch)
-	if !ok {
-		return nil, fmt.Errorf("unknown architecture %s", c.facts.Host.Arch)
-	}
-	compiled, err := seccomp.Compile(profile, native)
-	if err != nil {
-		return nil, err
-	}
-	if compiled.Notifies() {
-		return nil, fmt.Errorf("%s is %w", specs.ActNotify, errUnsupported)
-	}
-	return &loadSeccomp{compiled.AppendBinary(nil), compiled.Flags}, nil
 }

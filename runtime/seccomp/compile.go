@@ -10,8 +10,38 @@ import (
 	"github.com/tare-oci/tare/runtime/linux"
 )
 
+// A FieldError is what is wrong with a field of a profile.
+type FieldError struct {
+	Field string // the JSON path, from linux.seccomp on
+	Err   error
+}
+
+// Error names the field and the cause.
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+func fieldError(field, format string, args ...any) error {
+	return &FieldError{field, fmt.Errorf(format, args...)}
+}
+
+// within puts an error of a part of a profile's field into its place.
+func within(field string, err error) error {
+	if e := (*FieldError)(nil); errors.As(err, &e) {
+		return &FieldError{field + e.Field, e.Err}
+	}
+	return &FieldError{field, err}
+}
+
+// Disabled reports whether a profile asks for no filter at all: for runc, one
+// without a default action and without system calls.
+func Disabled(profile *specs.LinuxSeccomp) bool {
+	return profile == nil || profile.DefaultAction == "" && len(profile.Syscalls) == 0
+}
+
 // Compile turns a profile into the filter for a kernel of the native
-// architecture. Errors begin with the JSON path of what is wrong.
+// architecture. Errors are of type *FieldError.
 func Compile(profile *specs.LinuxSeccomp, native linux.Arch) (Program, error) {
 	c, err := newCompiler(profile, native)
 	if err != nil {
@@ -23,10 +53,13 @@ func Compile(profile *specs.LinuxSeccomp, native linux.Arch) (Program, error) {
 	}
 	for i := range profile.Syscalls {
 		if err := c.addEntry(&profile.Syscalls[i]); err != nil {
-			return Program{}, fmt.Errorf("linux.seccomp.syscalls[%d]%w", i, err)
+			return Program{}, within(fmt.Sprintf("linux.seccomp.syscalls[%d]", i), err)
 		}
 	}
 	if c.notifies {
+		if profile.ListenerPath == "" {
+			return Program{}, fieldError("linux.seccomp.listenerPath", "not set, and %s needs it", specs.ActNotify)
+		}
 		flags |= linux.SECCOMP_FILTER_FLAG_NEW_LISTENER
 	} else {
 		// Meaningless without a listener, and then refused by the kernel.
@@ -35,7 +68,7 @@ func Compile(profile *specs.LinuxSeccomp, native linux.Arch) (Program, error) {
 	c.settle()
 	instructions := c.assemble()
 	if len(instructions) > MaxInstructions {
-		return Program{}, fmt.Errorf("linux.seccomp: the filter has %d instructions, the kernel takes %d", len(instructions), MaxInstructions)
+		return Program{}, fieldError("linux.seccomp", "the filter has %d instructions, the kernel takes %d", len(instructions), MaxInstructions)
 	}
 	return Program{Instructions: instructions, Flags: flags}, nil
 }
@@ -87,17 +120,17 @@ const tableSize = 640
 
 func newCompiler(profile *specs.LinuxSeccomp, native linux.Arch) (*compiler, error) {
 	if profile == nil {
-		return nil, errors.New("linux.seccomp: no profile")
+		return nil, fieldError("linux.seccomp", "no profile")
 	}
 	if !native.HasSyscalls() || native == linux.ArchX32 {
-		return nil, fmt.Errorf("linux.seccomp: cannot compile for a kernel of %s", native)
+		return nil, fieldError("linux.seccomp", "cannot compile for a kernel of %s", native)
 	}
 	action, err := parseAction(profile.DefaultAction, profile.DefaultErrnoRet)
 	if err != nil {
-		return nil, fmt.Errorf("linux.seccomp.defaultAction: %w", err)
+		return nil, within("linux.seccomp.defaultAction", err)
 	}
 	if action == linux.SECCOMP_RET_USER_NOTIF {
-		return nil, fmt.Errorf("linux.seccomp.defaultAction: %w", errNotifyDefault)
+		return nil, within("linux.seccomp.defaultAction", errNotifyDefault)
 	}
 	c := &compiler{defaultAction: action, verdicts: make([]verdict, 1, 32), abis: make([]abi, 0, 3)}
 	c.verdicts[0].action = action
@@ -109,7 +142,7 @@ func newCompiler(profile *specs.LinuxSeccomp, native linux.Arch) (*compiler, err
 	for i, name := range profile.Architectures {
 		arch, ok := linux.ParseArch(name)
 		if !ok {
-			return nil, fmt.Errorf("linux.seccomp.architectures[%d]: unknown architecture %q", i, name)
+			return nil, fieldError(fmt.Sprintf("linux.seccomp.architectures[%d]", i), "unknown architecture %q", name)
 		}
 		// What this kernel cannot run, a filter on it never sees.
 		if native.Runs(arch) && arch.HasSyscalls() {
@@ -149,28 +182,28 @@ type entry struct {
 func (c *compiler) addEntry(s *specs.LinuxSyscall) error {
 	action, err := parseAction(s.Action, s.ErrnoRet)
 	if err != nil {
-		return fmt.Errorf(".action: %w", err)
+		return within(".action", err)
 	}
 	if len(s.Names) == 0 {
-		return errors.New(".names: none")
+		return fieldError(".names", "none")
 	}
 	e := entry{action: action, void: action == c.defaultAction}
 	if len(s.Args) > 0 {
 		if e.rules, err = parseArgs(s.Args); err != nil {
-			return fmt.Errorf(".%w", err)
+			return within(".", err)
 		}
 	}
 	notify := action == linux.SECCOMP_RET_USER_NOTIF
 	c.notifies = c.notifies || notify
 	for i, name := range s.Names {
 		if name == "" {
-			return fmt.Errorf(".names[%d]: empty", i)
+			return fieldError(fmt.Sprintf(".names[%d]", i), "empty")
 		}
 		if notify && name == "write" {
-			return fmt.Errorf(".names[%d]: %w", i, errNotifyWrite)
+			return within(fmt.Sprintf(".names[%d]", i), errNotifyWrite)
 		}
 		if err := c.addName(name, &e); err != nil {
-			return fmt.Errorf(".names[%d]: %s: %w", i, name, err)
+			return fieldError(fmt.Sprintf(".names[%d]", i), "%s: %w", name, err)
 		}
 	}
 	return nil

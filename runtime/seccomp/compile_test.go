@@ -211,20 +211,21 @@ func TestErrors(t *testing.T) {
 	}
 	one, many := uint(1), uint(4096)
 	for want, p := range map[string]*specs.LinuxSeccomp{
-		"linux.seccomp: no profile":                                                           nil,
-		`linux.seccomp.defaultAction: unknown action "SCMP_ACT_NO"`:                           {DefaultAction: "SCMP_ACT_NO"},
-		"linux.seccomp.defaultAction: SCMP_ACT_KILL returns no errno, but one is given":       {DefaultAction: specs.ActKill, DefaultErrnoRet: &one},
-		"linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default action":           {DefaultAction: specs.ActNotify},
-		"linux.seccomp.defaultAction: errno 4096 of SCMP_ACT_ERRNO is above 4095":             {DefaultAction: specs.ActErrno, DefaultErrnoRet: &many},
-		`linux.seccomp.architectures[1]: unknown architecture "VAX"`:                          {DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX86, "VAX"}},
-		`linux.seccomp.flags[0]: unknown flag "SECCOMP_FILTER_FLAG_NO"`:                       {DefaultAction: specs.ActErrno, Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_NO"}},
-		"linux.seccomp.syscalls[1].names: none":                                               entry(specs.LinuxSyscall{Action: specs.ActAllow}),
-		"linux.seccomp.syscalls[1].names[0]: empty":                                           entry(specs.LinuxSyscall{Names: []string{""}, Action: specs.ActAllow}),
-		"linux.seccomp.syscalls[1].names[1]: SCMP_ACT_NOTIFY cannot be used for write":        entry(specs.LinuxSyscall{Names: []string{"read", "write"}, Action: specs.ActNotify}),
-		`linux.seccomp.syscalls[1].action: unknown action ""`:                                 entry(specs.LinuxSyscall{Names: []string{"read"}}),
-		"linux.seccomp.syscalls[1].action: SCMP_ACT_ALLOW returns no errno, but one is given": entry(specs.LinuxSyscall{Names: []string{"read"}, Action: specs.ActAllow, ErrnoRet: &one}),
-		"linux.seccomp.syscalls[1].args[0].index: 6: a system call has 6 arguments":           entry(specs.LinuxSyscall{Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}),
-		`linux.seccomp.syscalls[1].args[1].op: unknown operator "=="`:                         entry(specs.LinuxSyscall{Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: specs.OpEqualTo}, {Op: "=="}}}),
+		"linux.seccomp: no profile":                                                                nil,
+		`linux.seccomp.defaultAction: unknown action "SCMP_ACT_NO"`:                                {DefaultAction: "SCMP_ACT_NO"},
+		"linux.seccomp.defaultAction: SCMP_ACT_KILL returns no errno, but one is given":            {DefaultAction: specs.ActKill, DefaultErrnoRet: &one},
+		"linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action":            {DefaultAction: specs.ActNotify},
+		"linux.seccomp.defaultAction: errno 4096 of SCMP_ACT_ERRNO is above 4095":                  {DefaultAction: specs.ActErrno, DefaultErrnoRet: &many},
+		`linux.seccomp.architectures[1]: unknown architecture "VAX"`:                               {DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX86, "VAX"}},
+		"linux.seccomp.listenerPath: not set, and SCMP_ACT_NOTIFY needs it":                        entry(specs.LinuxSyscall{Names: []string{"mkdir"}, Action: specs.ActNotify}),
+		`linux.seccomp.flags[0]: unknown flag "SECCOMP_FILTER_FLAG_NO"`:                            {DefaultAction: specs.ActErrno, Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_NO"}},
+		"linux.seccomp.syscalls[1].names: none":                                                    entry(specs.LinuxSyscall{Action: specs.ActAllow}),
+		"linux.seccomp.syscalls[1].names[0]: empty":                                                entry(specs.LinuxSyscall{Names: []string{""}, Action: specs.ActAllow}),
+		"linux.seccomp.syscalls[1].names[1]: SCMP_ACT_NOTIFY cannot be used for the write syscall": entry(specs.LinuxSyscall{Names: []string{"read", "write"}, Action: specs.ActNotify}),
+		`linux.seccomp.syscalls[1].action: unknown action ""`:                                      entry(specs.LinuxSyscall{Names: []string{"read"}}),
+		"linux.seccomp.syscalls[1].action: SCMP_ACT_ALLOW returns no errno, but one is given":      entry(specs.LinuxSyscall{Names: []string{"read"}, Action: specs.ActAllow, ErrnoRet: &one}),
+		"linux.seccomp.syscalls[1].args[0].index: 6: a system call has 6 arguments":                entry(specs.LinuxSyscall{Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}),
+		`linux.seccomp.syscalls[1].args[1].op: unknown operator "=="`:                              entry(specs.LinuxSyscall{Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: specs.OpEqualTo}, {Op: "=="}}}),
 	} {
 		if _, err := Compile(p, linux.ArchX86_64); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
@@ -243,10 +244,38 @@ func TestFlags(t *testing.T) {
 	if program.Flags != linux.SECCOMP_FILTER_FLAG_LOG|linux.SECCOMP_FILTER_FLAG_SPEC_ALLOW || program.Notifies() {
 		t.Errorf("flags %#x", program.Flags)
 	}
-	p.Syscalls = []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}
+	p.Syscalls, p.ListenerPath = []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}, "/run/agent.sock"
 	program = mustCompile(t, p, linux.ArchX86_64)
 	if program.Flags&linux.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV == 0 || !program.Notifies() {
 		t.Errorf("flags %#x", program.Flags)
+	}
+	for want, flags := range map[uint64][]specs.LinuxSeccompFlag{linux.SECCOMP_FILTER_FLAG_SPEC_ALLOW: nil, 0: {}} {
+		if got, err := ParseFlags(flags); got != want || err != nil {
+			t.Errorf("%v: %#x, %v", flags, got, err)
+		}
+	}
+}
+
+// Every name that features may list is one that Compile takes, and what the
+// specification lists is among them.
+func TestKnownNames(t *testing.T) {
+	for _, action := range Actions() {
+		p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/run/agent.sock",
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: action}}}
+		mustCompile(t, p, linux.ArchX86_64)
+	}
+	for _, op := range Operators() {
+		p := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno,
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: op}}}}}
+		mustCompile(t, p, linux.ArchX86_64)
+	}
+	for flag, value := range Flags {
+		if got, err := ParseFlags([]specs.LinuxSeccompFlag{flag}); got != value || err != nil {
+			t.Errorf("%s: %#x, %v", flag, got, err)
+		}
+	}
+	if len(Actions()) != 9 || len(Operators()) != 7 {
+		t.Errorf("%v, %v", Actions(), Operators())
 	}
 }
 

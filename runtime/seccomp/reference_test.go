@@ -295,7 +295,7 @@ func (g generator) action(allowed []specs.LinuxSeccompAction) (specs.LinuxSeccom
 }
 
 func (g generator) profile(native linux.Arch) *specs.LinuxSeccomp {
-	p := &specs.LinuxSeccomp{}
+	p := &specs.LinuxSeccomp{ListenerPath: "/run/agent.sock"}
 	p.DefaultAction, p.DefaultErrnoRet = g.action(someActions[:len(someActions)-1])
 	for range g.choose(5) {
 		arch := linux.Arch(1 + g.choose(23))

@@ -35,6 +35,30 @@ const (
 	greaterEqual
 )
 
+// operators are the comparisons of profiles.
+var operators = [...]struct {
+	name   specs.LinuxSeccompOperator
+	op     operator
+	masked bool // value is the mask, valueTwo what is compared
+}{
+	{specs.OpEqualTo, equal, false},
+	{specs.OpGreaterEqual, greaterEqual, false},
+	{specs.OpGreaterThan, greater, false},
+	{specs.OpLessEqual, lessEqual, false},
+	{specs.OpLessThan, less, false},
+	{specs.OpMaskedEqual, equal, true},
+	{specs.OpNotEqual, notEqual, false},
+}
+
+// Operators lists the comparisons that Compile knows.
+func Operators() []specs.LinuxSeccompOperator {
+	names := make([]specs.LinuxSeccompOperator, len(operators))
+	for i, o := range operators {
+		names[i] = o.name
+	}
+	return names
+}
+
 // maxArgs is how many arguments a system call has.
 const maxArgs = 6
 
@@ -49,7 +73,7 @@ func parseArgs(args []specs.LinuxSeccompArg) ([][]condition, error) {
 	for i := range args {
 		c, err := parseArg(&args[i])
 		if err != nil {
-			return nil, fmt.Errorf("args[%d]%w", i, err)
+			return nil, within(fmt.Sprintf("args[%d]", i), err)
 		}
 		repeated = repeated || seen[c.arg]
 		seen[c.arg] = true
@@ -69,27 +93,18 @@ func parseArgs(args []specs.LinuxSeccompArg) ([][]condition, error) {
 func parseArg(a *specs.LinuxSeccompArg) (condition, error) {
 	c := condition{arg: uint32(a.Index), mask: math.MaxUint64, value: a.Value}
 	if a.Index >= maxArgs {
-		return c, fmt.Errorf(".index: %d: a system call has %d arguments", a.Index, maxArgs)
+		return c, fieldError(".index", "%d: a system call has %d arguments", a.Index, maxArgs)
 	}
-	switch a.Op {
-	case specs.OpEqualTo:
-		c.op = equal
-	case specs.OpNotEqual:
-		c.op = notEqual
-	case specs.OpLessThan:
-		c.op = less
-	case specs.OpLessEqual:
-		c.op = lessEqual
-	case specs.OpGreaterThan:
-		c.op = greater
-	case specs.OpGreaterEqual:
-		c.op = greaterEqual
-	case specs.OpMaskedEqual:
-		c.op, c.mask, c.value = equal, a.Value, a.ValueTwo&a.Value
-	default:
-		return c, fmt.Errorf(".op: unknown operator %q", a.Op)
+	for _, o := range operators {
+		if o.name == a.Op {
+			c.op = o.op
+			if o.masked {
+				c.mask, c.value = a.Value, a.ValueTwo&a.Value
+			}
+			return c, nil
+		}
 	}
-	return c, nil
+	return c, fieldError(".op", "unknown operator %q", a.Op)
 }
 
 // forWidth returns conditions as they are on an ABI: one with 32-bit arguments

@@ -247,7 +247,7 @@ func (c *checker) numberList(where loc, list string, limit int) (set linux.Numbe
 
 // seccomp leaves names of system calls, architectures and operators to the compiler of the filter.
 func (c *checker) seccomp(s *specs.LinuxSeccomp) {
-	if s == nil {
+	if s == nil || s.DefaultAction == "" && len(s.Syscalls) == 0 { // for runc that is no profile at all
 		return
 	}
 	c.seccompAction(in("linux.seccomp.defaultAction"), in("linux.seccomp.defaultErrnoRet"), s.DefaultAction, s.DefaultErrnoRet)

@@ -1,0 +1,141 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/plan"
+	"github.com/tare-oci/tare/runtime/program"
+)
+
+// A supervised is a process about to run a program under a filter that asks an
+// agent (config-linux.md, "The Container Process State").
+type supervised struct {
+	listener *plan.Listener
+	pid      int
+	state    specs.State // of its container
+	// alive says whether pid still is that process.
+	alive func() bool
+}
+
+// passListener takes the first message of the container's process, which goes
+// on to its program. Where it is the number of a filter's listener, the agent gets
+// the listener: passListener returns the next message.
+func (c *Container) passListener(ctx context.Context, conn *os.File, message []byte) ([]byte, error) {
+	if c.Listener == nil {
+		return message, nil
+	}
+	if len(message)%program.ReportSize != plan.ListenerSize {
+		return message, nil
+	}
+	state := c.State()
+	// runc's word for it, and the specification's in its example.
+	state.Status, state.Pid = specs.StateCreating, c.PID
+	if err := (supervised{c.Listener, c.PID, state, c.alive}).hear(conn, message[:plan.ListenerSize]); err != nil {
+		return nil, err
+	}
+	if rest := message[plan.ListenerSize:]; len(rest) > 0 {
+		return rest, nil // the filter has refused to read our answer
+	}
+	return receive(ctx, conn)
+}
+
+// passListener does the same for a further process, which is our child and not
+// waited for: its number is its own.
+func (x *execution) passListener(message []byte) error {
+	pid := x.pid
+	if pid == 0 {
+		pid = x.scout
+	}
+	alive := func() bool { return true }
+	return supervised{x.plan.Listener, pid, x.container.State(), alive}.hear(x.family.sync, message)
+}
+
+// hear passes on the listener that a process has said the number of, and lets
+// the process go on.
+func (s supervised) hear(conn *os.File, message []byte) error {
+	if err := s.send(binary.LittleEndian.Uint32(message)); err != nil {
+		return &plan.FieldError{Field: "linux.seccomp.listenerPath", Err: err}
+	}
+	if _, err := unix.Write(int(conn.Fd()), []byte{'g'}); err != nil && !errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("let the process go on: %w", err)
+	}
+	return nil
+}
+
+// send passes a listener and the container process state to the agent.
+func (s supervised) send(number uint32) error {
+	fd, err := s.take(number)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	text, err := json.Marshal(specs.ContainerProcessState{Version: specs.Version, Fds: []string{specs.SeccompFdName},
+		Pid: s.pid, Metadata: s.listener.Metadata, State: s.state})
+	if err != nil {
+		return err
+	}
+	agent, err := connectAgent(s.listener.Path)
+	if err != nil {
+		return fmt.Errorf("failed to connect with seccomp agent: %w", err)
+	}
+	defer unix.Close(agent)
+	rights := unix.UnixRights(fd)
+	for len(text) > 0 {
+		n, err := unix.SendmsgN(agent, text, rights, nil, unix.MSG_NOSIGNAL)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("failed to send to seccomp agent: %w", err)
+		}
+		text, rights = text[n:], nil // the descriptor only with the first part
+	}
+	return nil
+}
+
+// connectAgent opens a stream to the agent's socket.
+func connectAgent(path string) (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, err
+	}
+	// An agent that neither accepts nor reads must not hold us for ever.
+	timeout := unix.NsecToTimeval(agentTimeout.Nanoseconds())
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout)
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, &os.PathError{Op: "connect", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+// agentTimeout is how long an agent may take to accept, and to read, the state.
+const agentTimeout = 10 * time.Second
+
+// take gets a copy of a descriptor of the process (pidfd_getfd, Linux 5.6).
+func (s supervised) take(number uint32) (int, error) {
+	pidfd, err := unix.PidfdOpen(s.pid, 0)
+	if err != nil {
+		return -1, fmt.Errorf("pidfd_open %d: %w", s.pid, err)
+	}
+	defer unix.Close(pidfd)
+	if !s.alive() {
+		return -1, ErrNotRunning
+	}
+	fd, err := unix.PidfdGetfd(pidfd, int(number), 0)
+	if err != nil {
+		return -1, fmt.Errorf("take the listener from process %d: pidfd_getfd: %w", s.pid, err)
+	}
+	return fd, nil
+}
