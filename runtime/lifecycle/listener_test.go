@@ -2,6 +2,7 @@ package lifecycle_test
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tare-oci/tare/internal/testenv"
+	"github.com/tare-oci/tare/runtime/lifecycle"
 	"github.com/tare-oci/tare/runtime/linux"
 )
 
@@ -80,6 +82,42 @@ func TestSeccompAgent(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A further process has a filter, and so a listener, of its own.
+func TestSeccompAgentOfExec(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	for _, nnp := range []bool{true, false} {
+		b, a := newBundle(t, "exec sleep 100"), newAgent(t)
+		b.notify(a, "mkdir", "mkdirat", "execve", "read", "close")
+		b.Process.NoNewPrivileges = nnp
+		c := b.create()
+		if err := b.store.Start(t.Context(), b.id); err != nil {
+			t.Fatal(err)
+		}
+		<-a.states
+		w, text := output(t)
+		p, err := b.store.Exec(t.Context(), lifecycle.ExecOptions{ID: b.id, Stdio: [3]*os.File{nil, w, w},
+			Process: func(own *specs.Process) (*specs.Process, error) {
+				own.Args = []string{"mkdir", "/dev/shm/x"}
+				return own, nil
+			}})
+		w.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := <-a.states; s.Pid != p.PID || s.State.Pid != c.PID || s.State.Status != specs.StateRunning {
+			t.Errorf("process %d of %d: state %+v", p.PID, c.PID, s)
+		}
+		status, err := p.Wait()
+		if out := text(); out != "mkdir: can't create directory '/dev/shm/x': No medium found" || status != 1 || err != nil {
+			t.Error(status, err, out)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
