@@ -34,12 +34,8 @@ func (r *Record) appendJSON(b []byte) []byte {
 	if r.NoNewKeyring {
 		b = append(b, `,"noNewKeyring":true`...)
 	}
-	if l := r.Listener; l != nil {
-		b = appendString(append(b, `,"seccompListener":{"path":`...), l.Path)
-		if l.Metadata != "" {
-			b = appendString(append(b, `,"metadata":`...), l.Metadata)
-		}
-		b = append(b, '}')
+	if r.Listener != nil {
+		b = appendListener(append(b, `,"seccompListener":`...), r.Listener)
 	}
 	b = appendArray(b, "tail", r.Tail, appendTailStep)
 	b = appendArray(b, "poststart", r.Poststart, appendHook)
@@ -61,6 +57,14 @@ func appendArray[T any](b []byte, name string, list []T, f func([]byte, *T) []by
 		b = append(b, ']')
 	}
 	return b
+}
+
+func appendListener(b []byte, l *plan.Listener) []byte {
+	b = quickjson.AppendString(append(b, `{"path":`...), l.Path)
+	if l.Metadata != "" {
+		b = quickjson.AppendString(append(b, `,"metadata":`...), l.Metadata)
+	}
+	return append(b, '}')
 }
 
 func appendTailStep(b []byte, s *plan.TailStep) []byte {
@@ -113,12 +117,30 @@ func decodeRecord(d *quickjson.Decoder, r *Record) {
 			quickjson.Map(d, &r.Cgroups, quickjson.String)
 		case "noNewKeyring":
 			quickjson.Bool(d, &r.NoNewKeyring)
+		case "seccompListener":
+			quickjson.Pointer(d, &r.Listener, decodeListener)
 		case "tail":
 			quickjson.Slice(d, (*[]plan.TailStep)(&r.Tail), decodeTailStep)
 		case "poststart":
 			quickjson.Slice(d, &r.Poststart, decodeHook)
 		case "poststop":
 			quickjson.Slice(d, &r.Poststop, decodeHook)
+		default:
+			d.Skip()
+		}
+		if d.Failed(key) {
+			return
+		}
+	}
+}
+
+func decodeListener(d *quickjson.Decoder, l *plan.Listener) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
+		switch key {
+		case "path":
+			quickjson.String(d, &l.Path)
+		case "metadata":
+			quickjson.String(d, &l.Metadata)
 		default:
 			d.Skip()
 		}
