@@ -93,7 +93,7 @@ func foldsKey(data []byte) bool {
 func TestRecordHasAllFields(t *testing.T) {
 	hooks := []specs.Hook{{Path: "/x"}}
 	r := Record{1, "1.3.0", "id", 2, 3, "/b", "/r", time.Unix(1, 2).UTC(), 4, map[string]string{"a": "b"}, map[string]string{"": "/c"},
-		true, plan.Tail{{Address: 1, Text: "t", Field: "f"}}, hooks, hooks}
+		true, &plan.Listener{Path: "/p", Metadata: "m"}, plan.Tail{{Address: 1, Text: "t", Field: "f"}}, hooks, hooks}
 	for i := range reflect.TypeFor[Record]().NumField() {
 		if reflect.ValueOf(r).Field(i).IsZero() {
 			t.Errorf("the test does not set %s", reflect.TypeFor[Record]().Field(i).Name)
