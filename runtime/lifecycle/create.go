@@ -41,6 +41,9 @@ type CreateOptions struct {
 	PreserveFDs int
 	// NoNewKeyring leaves the caller's session keyring to the container.
 	NoNewKeyring bool
+	// NoPivot leaves the host's root file system mounted beneath the container's:
+	// for hosts that run from the initial ramdisk.
+	NoPivot bool
 	// Begin is called before the first thing is made that would have to be
 	// cleaned up.
 	Begin func()
@@ -158,6 +161,11 @@ func (m *making) compile(wait bool) (err error) {
 		f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.cgroup.Paths())
 	}
 	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.PreserveFDs, m.options.NoNewKeyring
+	if f.NoPivot = m.options.NoPivot; f.NoPivot {
+		if f.HostMounts, err = kernelMounts(absolute(m.options.Bundle, m.spec.Root.Path)); err != nil {
+			return err
+		}
+	}
 	if m.plan, err = plan.Compile(m.spec, f); err != nil {
 		return err
 	}
@@ -238,7 +246,7 @@ func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.
 
 // start runs the program.
 func (m *making) start(wait bool) (err error) {
-	src := sources{stdio: m.options.Stdio}
+	src := sources{stdio: m.options.Stdio, dir: m.container.dir}
 	var opened []*os.File
 	defer func() {
 		for _, f := range opened {

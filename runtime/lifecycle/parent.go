@@ -16,50 +16,40 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/host"
-	"github.com/tare-oci/tare/runtime/linux"
 	"github.com/tare-oci/tare/runtime/plan"
 	"github.com/tare-oci/tare/safepath"
 )
 
 // Facts gathers what Compile has to know of a bundle's files: what the sources
-// of bind mounts are, where mount points lead to, and the user's home.
+// of bind mounts are, where mount points lead to and what mounts hide, and the
+// user's home.
 func Facts(s *specs.Spec, machine host.Facts, bundle, id string) (*plan.Facts, error) {
 	f := &plan.Facts{Host: machine, ID: id, Bundle: bundle, Sources: map[string]plan.Source{}, Mountpoints: map[string]string{}}
-	for i, m := range s.Mounts {
-		o := linux.ParseMountOptions(m.Options)
-		if !o.Bind && m.Type != "bind" || m.Source == "" {
-			continue
-		}
-		path := absolute(bundle, m.Source)
-		var st unix.Stat_t
-		switch err := unix.Stat(path, &st); {
-		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
-			f.Sources[path] = plan.Source{Missing: true}
-		case err != nil:
-			return nil, &plan.FieldError{Field: fmt.Sprintf("mounts[%d].source", i), Err: &os.PathError{Op: "stat", Path: path, Err: err}}
-		default:
-			f.Sources[path] = plan.Source{Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR}
-		}
+	if s.Linux != nil && s.Linux.MountLabel != "" {
+		f.Host.ProbeLSM()
+	}
+	v := &surveyor{spec: s, bundle: bundle, facts: f}
+	if err := v.sources(); err != nil {
+		return nil, err
 	}
 	if s.Root == nil {
 		return nil, &plan.FieldError{Field: "root", Err: errors.New("missing")}
 	}
-	rootfs := absolute(bundle, s.Root.Path)
-	root, err := safepath.OpenRoot(rootfs)
-	if err != nil {
+	var err error
+	if v.root, err = safepath.OpenRoot(absolute(bundle, s.Root.Path)); err != nil {
 		return nil, &plan.FieldError{Field: "root.path", Err: err}
 	}
-	defer root.Close()
-	for i, m := range s.Mounts {
-		if coversAny(s.Mounts[:i], m.Destination) {
-			continue // what the root file system has there will be out of sight
-		}
-		if to, ok := linkTarget(root, m.Destination); ok {
-			f.Mountpoints[filepath.Clean("/"+m.Destination)] = to
-		}
+	defer v.root.Close()
+	v.mountpoints()
+	if err := v.tmpfs(); err != nil {
+		return nil, err
+	}
+	v.devices()
+	if err := v.checkNull(); err != nil {
+		return nil, err
 	}
 	if s.Process != nil && !hasHome(s.Process.Env) {
-		f.Home = homeOf(root, s.Process.User.UID)
+		f.Home = homeOf(v.root, s.Process.User.UID)
 	}
 	return f, nil
 }
@@ -142,6 +132,7 @@ type sources struct {
 	console *os.File
 	init    *os.File
 	cgroups []*os.File
+	dir     string // takes a program's file where memory may not be executed
 }
 
 // assemble opens what the plan's process is started with.
@@ -208,7 +199,9 @@ func (f *family) open(file plan.File) (*os.File, error) {
 	case plan.Namespace:
 		return keep(openFile(file.Path, unix.O_RDONLY))
 	case plan.Tree:
-		return keep(copyTree(file.Path, file.Recursive))
+		return keep(f.copyTree(file))
+	case plan.Copied:
+		return keep(copyUp(file.Copy))
 	}
 	return nil, fmt.Errorf("unknown file %q", file.Kind)
 }
@@ -226,25 +219,6 @@ func openFile(path string, flags int) (*os.File, error) {
 	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
-}
-
-// copyTree makes a detached copy of the mounts at path that is no peer of the
-// host's.
-func copyTree(path string, recursive bool) (*os.File, error) {
-	flags, attrFlags := uint(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC), uint(unix.AT_EMPTY_PATH)
-	if recursive {
-		flags |= unix.AT_RECURSIVE
-		attrFlags |= unix.AT_RECURSIVE
-	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, flags)
-	if err != nil {
-		return nil, &os.PathError{Op: "open_tree", Path: path, Err: err}
-	}
-	if err := unix.MountSetattr(fd, "", attrFlags, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
-		unix.Close(fd)
-		return nil, &os.PathError{Op: "mount_setattr", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }

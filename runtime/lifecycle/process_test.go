@@ -193,8 +193,8 @@ func TestUserNamespace(t *testing.T) {
 				b.mount("bind", b.path("private/file"), "/file", "bind,ro,nosuid")
 				b.mount("bind", "private/tree", "/tree", "rbind,rro")
 			}},
-		{name: "devices", script: "echo x >/dev/null && head -c3 /dev/zero | wc -c; ls /dev; stat -c '%t,%T %F' /dev/null",
-			want: lines("3", "core", "fd", "full", "kmsg", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+		{name: "devices", script: "echo x >/dev/null && head -c3 /dev/zero | wc -c; ls /dev | grep -v core; stat -c '%t,%T %F' /dev/null",
+			want: lines("3", "fd", "full", "kmsg", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
 				"urandom", "zero", "1,3 character special file"),
 			change: func(b *bundle) {
 				b.userNamespace()

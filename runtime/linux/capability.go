@@ -10,6 +10,7 @@ const (
 	CAP_SETUID    = 7
 	CAP_SETPCAP   = 8
 	CAP_SYS_ADMIN = 21
+	CAP_MKNOD     = 27
 )
 
 // Indexed by number: include/uapi/linux/capability.h.

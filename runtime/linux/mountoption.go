@@ -45,6 +45,25 @@ const (
 	optionIDMap
 )
 
+// SuperFlags are superblock flags as mount(2) takes them.
+func SuperFlags(names []string) (flags uint64) {
+	for _, n := range names {
+		switch n {
+		case "ro":
+			flags |= MS_RDONLY
+		case "sync":
+			flags |= MS_SYNCHRONOUS
+		case "dirsync":
+			flags |= MS_DIRSYNC
+		case "mand":
+			flags |= MS_MANDLOCK
+		case "lazytime":
+			flags |= MS_LAZYTIME
+		}
+	}
+	return flags
+}
+
 type mountOption struct {
 	name  string
 	kind  optionKind

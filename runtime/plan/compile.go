@@ -46,7 +46,10 @@ type compiler struct {
 	tty    FD
 	cwd    FD
 	trees  map[string]FD
-	late   []Step // read-only marks that wait until everything below is mounted
+	dev    FD // the mount at /dev, where the container has one of its own
+	// devLate says that dev is in late.
+	devLate bool
+	late    []Step // read-only marks that wait until everything below is mounted
 }
 
 // Compile makes the plan for creating a container. The configuration must be
@@ -111,6 +114,9 @@ func (c *compiler) refuse() {
 		c.spec.Process = &specs.Process{}
 		p = c.spec.Process
 	}
+	if l.MountLabel != "" && !c.facts.Host.SELinux {
+		c.fail("linux.mountLabel", "SELinux is not enabled on this machine")
+	}
 	for _, r := range []struct {
 		field string
 		set   bool
@@ -120,7 +126,6 @@ func (c *compiler) refuse() {
 		{"process.scheduler", p.Scheduler != nil},
 		{"process.ioPriority", p.IOPriority != nil},
 		{"process.execCPUAffinity", p.ExecCPUAffinity != nil},
-		{"linux.mountLabel", l.MountLabel != ""},
 		{"linux.intelRdt", l.IntelRdt != nil},
 		{"linux.memoryPolicy", l.MemoryPolicy != nil},
 		{"linux.personality", l.Personality != nil},

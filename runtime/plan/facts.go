@@ -18,6 +18,23 @@ type Facts struct {
 	// file system has a symbolic link there that leads to nothing, by
 	// destination.
 	Mountpoints map[string]string
+	// TmpfsModes are the permissions of the directories that mounts of type tmpfs
+	// hide, by the mount's index: a tmpfs has those unless its options say more.
+	TmpfsModes map[int]uint32
+	// CopySources are what mounts with the option tmpcopyup hide, by index.
+	CopySources map[int]CopySource
+	// Nodes are files of the root file system at paths of linux.devices that no
+	// mount hides, by path.
+	Nodes map[string]Node
+	// HostNodes are the host's files at the paths of linux.devices, where device
+	// nodes cannot be made.
+	HostNodes map[string]Node
+	// Kcore says that the kernel has a /proc/kcore.
+	Kcore bool
+	// NoPivot leaves the host's root beneath the container's.
+	NoPivot bool
+	// HostMounts are the host's mounts of proc and sysfs, where NoPivot is set.
+	HostMounts []string
 	// CgroupFiles is the number of version 1 hierarchies the process joins.
 	CgroupFiles int
 	// Cgroups are the directories of the container's control group, one for a
@@ -39,6 +56,7 @@ type Facts struct {
 type Source struct {
 	Missing bool
 	Dir     bool
+	Proc    bool // on a proc file system
 }
 
 // A CgroupDir is a directory of the container's control group on the host.

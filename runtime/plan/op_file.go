@@ -70,6 +70,19 @@ func (o openTarget) lower(l *lowering) {
 	})
 }
 
+// openIn opens the mount that lies at a path of the container.
+type openIn struct {
+	Root FD
+	Path string
+	Out  FD
+}
+
+func (o openIn) String() string { return fmt.Sprintf("open %q = %v", o.Path, o.Out) }
+
+func (o openIn) lower(l *lowering) {
+	l.openIn(l.fd(o.Root), rel(o.Path), linux.O_PATH, 0).Into(l.fd(o.Out))
+}
+
 // openPath opens what lies at a path of the process's own root, only as a
 // place: nothing is read from it.
 type openPath struct {
@@ -129,14 +142,31 @@ type symlink struct {
 	Root   FD
 	Path   string
 	Target string
+	// Replace removes a file that is there.
+	Replace bool
 }
 
-func (o symlink) String() string { return fmt.Sprintf("symlink %v %q -> %q", o.Root, o.Path, o.Target) }
+func (o symlink) String() string {
+	return fmt.Sprintf("symlink %v %q -> %q%s", o.Root, o.Path, o.Target, flag(o.Replace, ", replace"))
+}
 
 func (o symlink) lower(l *lowering) {
 	dir, base := l.parent(o.Root, o.Path)
-	l.b.Call("symlinkat", l.str(o.Target), dir, l.str(base)).Tolerate(linux.EEXIST)
+	link := func() program.Call { return l.b.Call("symlinkat", l.str(o.Target), dir, l.str(base)) }
+	if !o.Replace {
+		link().Tolerate(linux.EEXIST)
+		l.closeParent(dir, o.Path)
+		return
+	}
+	exists, done := l.b.NewLabel(), l.b.NewLabel()
+	link().OnErrno(exists, linux.EEXIST)
+	l.b.Bind(done)
 	l.closeParent(dir, o.Path)
+	l.later(func() {
+		l.b.Bind(exists)
+		l.b.Call("unlinkat", dir, l.str(base), program.Const(0))
+		link().OnZero(done)
+	})
 }
 
 // parent opens the directory that path lies in and makes what is missing of

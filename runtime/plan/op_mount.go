@@ -27,45 +27,6 @@ func (o openTree) lower(l *lowering) {
 	l.b.Call("open_tree", l.fd(cwd), l.str(o.Path), program.Const(flags)).Into(l.fd(o.Out))
 }
 
-// mountFS makes a new file system and a detached mount of it.
-type mountFS struct {
-	Type   string
-	Source string
-	Flags  []string // superblock flags
-	Data   []string // "key=value" or "key"
-	Attr   uint64   // MOUNT_ATTR_*
-	Out    FD
-}
-
-func (o mountFS) String() string {
-	return fmt.Sprintf("fsmount %s %q [%s] %s = %v", o.Type, o.Source,
-		strings.Join(append(o.Flags[:len(o.Flags):len(o.Flags)], o.Data...), " "), attrNames(o.Attr), o.Out)
-}
-
-func (o mountFS) lower(l *lowering) {
-	fs := l.b.Call("fsopen", l.str(o.Type), program.Const(linux.FSOPEN_CLOEXEC)).Result()
-	config := func(cmd int, key, value program.Arg) {
-		l.b.Call("fsconfig", fs, program.Const(cmd), key, value, program.Const(0))
-	}
-	if o.Source != "" {
-		config(linux.FSCONFIG_SET_STRING, l.str("source"), l.str(o.Source))
-	}
-	for _, f := range o.Flags {
-		config(linux.FSCONFIG_SET_FLAG, l.str(f), program.Const(0))
-	}
-	for _, d := range o.Data {
-		key, value, hasValue := strings.Cut(d, "=")
-		if hasValue {
-			config(linux.FSCONFIG_SET_STRING, l.str(key), l.str(value))
-		} else {
-			config(linux.FSCONFIG_SET_FLAG, l.str(key), program.Const(0))
-		}
-	}
-	config(linux.FSCONFIG_CMD_CREATE, program.Const(0), program.Const(0))
-	l.b.Call("fsmount", fs, program.Const(linux.FSMOUNT_CLOEXEC), program.Const(o.Attr)).Into(l.fd(o.Out))
-	l.close(fs)
-}
-
 // mountSetattr changes a mount's attributes or propagation.
 type mountSetattr struct {
 	Mount       FD
@@ -138,9 +99,10 @@ func (o moveMount) lower(l *lowering) {
 // directory behind an empty read-only file system. The null device is the
 // host's, opened before the container's files are reachable (CVE-2025-31133).
 type maskPath struct {
-	Root FD
-	Path string
-	Null FD // the host's /dev/null
+	Root  FD
+	Path  string
+	Null  FD // the host's /dev/null
+	Label string
 }
 
 func (o maskPath) String() string { return fmt.Sprintf("mask %q", o.Path) }
@@ -158,8 +120,8 @@ func (o maskPath) lower(l *lowering) {
 	l.b.Bind(done)
 	l.later(func() {
 		l.b.Bind(directory)
-		empty := mountFS{Type: "tmpfs", Source: "tmpfs", Data: []string{"nr_inodes=1"}, Attr: linux.MOUNT_ATTR_RDONLY,
-			Out: l.temporary("mask")}
+		empty := mountFS{Type: "tmpfs", Source: "tmpfs", Data: []string{"nr_inodes=1"}, Label: o.Label,
+			Attr: linux.MOUNT_ATTR_RDONLY, Out: l.temporary("mask")}
 		empty.lower(l)
 		l.b.Call("move_mount", l.fd(empty.Out), l.str(""), target, l.str(""), move)
 		l.close(l.fd(empty.Out))
@@ -191,19 +153,6 @@ func (o readonlyPath) lower(l *lowering) {
 	l.close(tree)
 	l.close(target)
 	l.b.Bind(done)
-}
-
-// pivotRoot makes a mount the process's root and lets go of the old one, with
-// nothing in between: both lie on "/" for a moment, the old one on top.
-type pivotRoot struct{ Root FD }
-
-func (o pivotRoot) String() string { return fmt.Sprintf("pivot_root %v", o.Root) }
-
-func (o pivotRoot) lower(l *lowering) {
-	l.b.Call("fchdir", l.fd(o.Root))
-	l.b.Call("pivot_root", l.str("."), l.str("."))
-	l.b.Call("umount2", l.str("."), program.Const(linux.MNT_DETACH))
-	l.b.Call("chdir", l.str("/"))
 }
 
 func flag(on bool, text string) string {

@@ -79,6 +79,7 @@ const (
 	Namespace FileKind = "namespace" // Path of a namespace to join
 	Init      FileKind = "init"      // pidfd of the running container's first process
 	Tree      FileKind = "tree"      // detached copy of the mounts at Path, made by the parent
+	Copied    FileKind = "copy"      // detached tmpfs with a copy of Copy.Source, made by the parent
 )
 
 // A File is one descriptor that the process is started with.
@@ -90,6 +91,10 @@ type File struct {
 	Path string
 	// Recursive takes all mounts below Path: kind Tree.
 	Recursive bool
+	// IDMap maps the ids of the mounts' files: kind Tree, nil for none.
+	IDMap *IDMap
+	// Copy is the file system to make and what to fill it with: kind Copied.
+	Copy *CopyUp
 	// Field is where in config.json it comes from.
 	Field string
 }
@@ -99,11 +104,19 @@ func (f File) String() string {
 	switch f.Kind {
 	case Stdio, Preserved, Cgroup:
 		return fmt.Sprintf("%s %d", f.Kind, f.Index)
-	case Namespace, Tree:
+	case Namespace:
 		return fmt.Sprintf("%s %q", f.Kind, f.Path)
+	case Tree:
+		return fmt.Sprintf("%s %q%v", f.Kind, f.Path, f.IDMap)
+	case Copied:
+		return fmt.Sprintf("%s of %q in a tmpfs [%s] %s", f.Kind, "/"+f.Copy.Source.Name,
+			strings.Join(append(f.Copy.Flags[:len(f.Copy.Flags):len(f.Copy.Flags)], f.Copy.Data...), " "), attrNames(f.Copy.Attr))
 	}
 	return string(f.Kind)
 }
+
+// name is what the steps call the descriptor of a mount.
+func (f File) name() string { return string(f.Kind) + " " + f.Path }
 
 // Program lowers the plan to a program image.
 func (p *Plan) Program() (*program.Image, error) {

@@ -27,7 +27,7 @@ func machine() host.Facts {
 // facts are what a parent would find out for s, where every source of a bind
 // mount is a directory.
 func facts(s *specs.Spec) *plan.Facts {
-	f := &plan.Facts{Host: machine(), ID: "test", Bundle: "/bundle", Wait: true, Home: "/root",
+	f := &plan.Facts{Host: machine(), ID: "test", Bundle: "/bundle", Wait: true, Home: "/root", Kcore: true,
 		Cgroups: []plan.CgroupDir{{Path: "/sys/fs/cgroup/test"}}, Sources: map[string]plan.Source{}}
 	for _, m := range s.Mounts {
 		f.Sources[m.Source] = plan.Source{Dir: !strings.HasPrefix(m.Destination, "/etc/")}
@@ -157,12 +157,12 @@ func TestErrorsNameTheField(t *testing.T) {
 		"linux.uidMappings: a new user namespace": func(s *specs.Spec) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
 		},
-		"mounts[0].source: bind mount source":           func(s *specs.Spec) { s.Mounts[0] = specs.Mount{Destination: "/x", Source: "/missing", Type: "bind"} },
-		"mounts[1].destination: a mount on":             func(s *specs.Spec) { s.Mounts[1].Destination = "/" },
-		"mounts[1].options: tmpcopyup is not supported": func(s *specs.Spec) { s.Mounts[1].Options = []string{"tmpcopyup"} },
-		"linux.devices[0].type: unknown":                func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}} },
-		"linux.seccomp":                                 func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_WHAT"} },
-		"hooks: not supported":                          func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/x"}}} },
+		"mounts[0].source: bind mount source":                     func(s *specs.Spec) { s.Mounts[0] = specs.Mount{Destination: "/x", Source: "/missing", Type: "bind"} },
+		"mounts[1].destination: a mount on":                       func(s *specs.Spec) { s.Mounts[1].Destination = "/" },
+		`mounts[5].options: "tmpcopyup" has no effect on a sysfs`: func(s *specs.Spec) { s.Mounts[5].Options = []string{"tmpcopyup"} },
+		"linux.devices[0].type: unknown":                          func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}} },
+		"linux.seccomp":                                           func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_WHAT"} },
+		"hooks: not supported":                                    func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/x"}}} },
 	} {
 		s := spec.Example(false)
 		change(s)

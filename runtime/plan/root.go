@@ -2,9 +2,60 @@ package plan
 
 import (
 	"path"
+	"strings"
 
 	"github.com/tare-oci/tare/runtime/linux"
 )
+
+// rootPropagation is linux.rootfsPropagation, 0 where it is not set.
+func (c *compiler) rootPropagation() uint64 {
+	p := c.linux().RootfsPropagation
+	if p == "" {
+		return 0
+	}
+	m := linux.ParseMountOptions([]string{p})
+	if len(m.Propagation) != 1 {
+		c.fail("linux.rootfsPropagation", "unknown propagation %q", p)
+		return 0
+	}
+	return m.Propagation[0]
+}
+
+// rootfs puts the root file system where the process can pivot to it. Its own
+// mount lies on "/", where no path leads to it: nothing on the host has to be
+// looked up again.
+//
+// What becomes of the host's mounts decides about those that are bound from
+// them: without a word on it they receive what is mounted on the host, and
+// nothing goes back. Under a shared root they stay peers of the host's; then
+// only "/" itself is made private, so that what is put there stays here.
+func (c *compiler) rootfs(trees map[string]FD) {
+	c.trees = trees
+	const field = "linux.rootfsPropagation"
+	switch p := c.rootPropagation(); {
+	case p&linux.MS_SHARED != 0:
+		c.step(field, mountSetattr{Path: "/", Propagation: linux.MS_PRIVATE})
+	case p&(linux.MS_PRIVATE|linux.MS_UNBINDABLE) != 0:
+		c.peerTrees()
+		c.step(field, mountSetattr{Path: "/", Recursive: true, Propagation: linux.MS_PRIVATE})
+	default:
+		c.peerTrees()
+		c.step(field, mountSetattr{Path: "/", Recursive: true, Propagation: linux.MS_SLAVE})
+	}
+	root, ok := trees["root.path"]
+	if !ok {
+		root = c.newFD("rootfs")
+		c.step("root.path", openTree{c.absolute(c.spec.Root.Path), true, root})
+	}
+	c.root = root
+	c.step("root.path", moveMount{Mount: root, Path: "/", Keep: true})
+	if c.rootPropagation()&linux.MS_SLAVE == 0 {
+		// What is mounted in its directory on the host later is not the container's.
+		c.step(field, mountSetattr{Mount: root, Propagation: linux.MS_PRIVATE})
+	}
+	c.null = c.newFD("host null")
+	c.step("", openPath{"/dev/null", c.null})
+}
 
 // pivot makes the container's root the process's root.
 func (c *compiler) pivot() {
@@ -15,13 +66,28 @@ func (c *compiler) pivot() {
 	if c.spec.Root.Readonly {
 		c.step("root.readonly", mountSetattr{Mount: c.root, Set: linux.MOUNT_ATTR_RDONLY})
 	}
-	c.step("root", pivotRoot{c.root})
-	if p := c.linux().RootfsPropagation; p != "" {
-		if m := linux.ParseMountOptions([]string{p}); len(m.Propagation) == 1 {
-			c.step("linux.rootfsPropagation", mountSetattr{Path: "/", Recursive: m.Propagation[0]&linux.MS_REC != 0,
-				Propagation: m.Propagation[0] &^ linux.MS_REC})
-		} else {
-			c.fail("linux.rootfsPropagation", "unknown propagation %q", p)
-		}
+	p := c.rootPropagation()
+	if c.facts.NoPivot {
+		c.leaveRoot(p)
+	} else {
+		c.step("root", pivotRoot{c.root, p&linux.MS_SHARED != 0})
 	}
+	if p != 0 {
+		c.step("linux.rootfsPropagation", mountSetattr{Path: "/", Recursive: p&linux.MS_REC != 0, Propagation: p &^ linux.MS_REC})
+	}
+}
+
+// leaveRoot is pivot without pivot_root(2): the host's tree stays beneath the
+// container's, out of sight.
+func (c *compiler) leaveRoot(propagation uint64) {
+	if strings.HasSuffix(c.linux().RootfsPropagation, "private") {
+		c.fail("linux.rootfsPropagation", "%s is not safe without pivot_root", c.linux().RootfsPropagation)
+	}
+	if propagation&linux.MS_SHARED != 0 {
+		c.step("root", mountSetattr{Path: "/", Recursive: true, Propagation: linux.MS_SLAVE})
+	}
+	for i := len(c.facts.HostMounts) - 1; i >= 0; i-- {
+		c.step("root", hideMount{c.facts.HostMounts[i]})
+	}
+	c.step("root", changeRoot{c.root})
 }

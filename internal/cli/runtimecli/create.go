@@ -17,6 +17,7 @@ func createFlags(flags *flag.FlagSet) *lifecycle.CreateOptions {
 	flags.StringVar(&o.PIDFile, "pid-file", "", "`file` to write the process id to")
 	flags.IntVar(&o.PreserveFDs, "preserve-fds", 0, "pass `N` descriptors from 3 up to the container")
 	flags.BoolVar(&o.NoNewKeyring, "no-new-keyring", false, "leave the session keyring as it is")
+	flags.BoolVar(&o.NoPivot, "no-pivot", false, "leave the host's root beneath the container's: where / is the initial ramdisk")
 	return o
 }
 

@@ -43,7 +43,7 @@ func TestExamplesRunEverywhere(t *testing.T) {
 		}
 		b.Version = "1.0.2" // the newest that all of them know
 		b.Process.Terminal = false
-		// Not compared: /dev/core, a link that runc leaves out where it leads to nothing, and
+		// Not compared: /dev/core, a link that crun makes also where it leads to nothing, and
 		// the options of the null device that hides a file.
 		b.Process.Args = []string{"sh", "-c", `id; cat /proc/sys/kernel/hostname; ls /; ls /dev | grep -v core; ulimit -n
 			grep -E '^(CapPrm|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status

@@ -1,0 +1,199 @@
+package plan
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tare-oci/tare/runtime/linux"
+)
+
+// newMount makes a file system of its own for a mount.
+func (c *compiler) newMount(m mount) {
+	if m.Type == "" {
+		c.fail(m.field+".type", "missing, and the mount is no bind mount")
+	}
+	c.onlyFor(m, "a "+m.Type, m.Type == "tmpfs", false)
+	fs := c.filesystem(m)
+	readonly := fs.Attr & linux.MOUNT_ATTR_RDONLY
+	late := readonly != 0 && (m.Type == "tmpfs" || m.dest == "/dev")
+	if late {
+		// What is mounted below it, and devices, need places to be made in it.
+		fs.Attr &^= readonly
+	}
+	// The devices are made through the mount itself where nothing will cover it.
+	dev := m.dest == "/dev" && m.index == c.lastAt("/dev") && c.ownDev()
+	tree, copied := c.trees[m.field+".options"]
+	switch {
+	case copied:
+		c.place(m, tree, c.target(m.field+".destination", m.dest, true), late || dev)
+	case fs.classic():
+		tree = c.newFD(m.Type + " " + m.dest)
+		fs.Out = tree
+		c.step(m.field, mountClassic{fs, c.target(m.field+".destination", m.dest, true)})
+		c.propagate(m, tree, late || dev)
+		if !late && !dev && len(m.options.Propagation) == 0 {
+			c.step(m.field, closeFD{tree})
+		}
+	default:
+		tree = c.newFD(m.Type + " " + m.dest)
+		fs.Out = tree
+		c.step(m.field, fs)
+		if m.Type == "mqueue" && c.linux().MountLabel != "" {
+			c.step("linux.mountLabel", labelRoot{tree, c.linux().MountLabel})
+		}
+		c.place(m, tree, c.target(m.field+".destination", m.dest, true), late || dev)
+	}
+	if late {
+		c.readonlyLater(m, tree, readonly)
+	}
+	if dev {
+		c.dev, c.devLate = tree, late
+	}
+}
+
+// lastAt is the index of the last mount on a place, -1 for none.
+func (c *compiler) lastAt(dest string) int {
+	for i := len(c.spec.Mounts) - 1; i >= 0; i-- {
+		if c.destination(c.spec.Mounts[i].Destination) == dest && !linux.ParseMountOptions(c.spec.Mounts[i].Options).Remount {
+			return i
+		}
+	}
+	return -1
+}
+
+// filesystem is what a mount's type, source and options say of its file system.
+func (c *compiler) filesystem(m mount) mountFS {
+	o := m.options
+	fs := mountFS{Type: m.Type, Source: m.Source, Data: splitOptions(o.Data), Label: c.contextOf(m.Type),
+		Attr: o.RecAttrSet&^o.AttrClear | o.AttrSet}
+	switch m.Type {
+	case "sysfs", "mqueue":
+		// Their superblocks belong to a namespace, and are there before we come.
+		c.refuseOptions(m, "a "+m.Type, superFlags(o)...)
+	case "proc", "tmpfs", "devpts":
+		// Only the mount is made read-only: more comes into a tmpfs, and a proc
+		// stays the kernel's.
+		fs.Flags = superFlags(o)
+	default:
+		fs.Flags = o.Super
+	}
+	if mode, ok := c.facts.TmpfsModes[m.index]; ok && m.Type == "tmpfs" && !hasKey(fs.Data, "mode") {
+		fs.Data = append([]string{fmt.Sprintf("mode=%04o", mode)}, fs.Data...)
+	}
+	if kind, sub, ok := strings.Cut(m.Type, "."); ok && kind == "fuse" {
+		fs.Data = append(fs.Data, "subtype="+sub)
+	}
+	return fs
+}
+
+// contextOf is the label of the files of a new file system of a type, where
+// the mount can give them one.
+func (c *compiler) contextOf(fsType string) string {
+	switch fsType {
+	case "proc", "sysfs", "mqueue", "cgroup", "cgroup2":
+		return ""
+	}
+	return c.linux().MountLabel
+}
+
+func hasKey(data []string, key string) bool {
+	for _, d := range data {
+		if k, _, _ := strings.Cut(d, "="); k == key {
+			return true
+		}
+	}
+	return false
+}
+
+// splitOptions takes options apart that are several, separated by commas: what
+// mount(2) does.
+func splitOptions(options []string) []string {
+	var parts []string
+	for _, o := range options {
+		if strings.ContainsAny(o, `"\`) {
+			parts = append(parts, o) // for mountClassic
+			continue
+		}
+		for _, p := range strings.Split(o, ",") {
+			if p != "" {
+				parts = append(parts, p)
+			}
+		}
+	}
+	return parts
+}
+
+// A CopyUp is a tmpfs that the parent makes and fills with what it is going to
+// hide: option tmpcopyup.
+type CopyUp struct {
+	// Source is what it is filled with.
+	Source CopySource
+	// Device is the file system's source, as mount(8) shows it.
+	Device string
+	// Flags, Data and Label are those of the superblock, Attr the attributes of
+	// the mount (MOUNT_ATTR_*).
+	Flags, Data []string
+	Label       string
+	Attr        uint64
+}
+
+// A CopySource is a directory that the parent finds below another one, through
+// no link that leads out of that.
+type CopySource struct {
+	Root string
+	Name string
+}
+
+type copyUpFile struct {
+	CopyUp
+	field  string
+	source CopySource
+}
+
+// copyUp is nil where a tmpfs hides nothing.
+func (c *compiler) copyUp(m mount) *copyUpFile {
+	source, ok := c.facts.CopySources[m.index]
+	if !ok {
+		return nil
+	}
+	if !c.facts.Host.HasCap(linux.CAP_SYS_ADMIN) {
+		c.fail(m.field+".options", "tmpcopyup needs CAP_SYS_ADMIN")
+	}
+	fs := c.filesystem(m)
+	readonly := uint64(linux.MOUNT_ATTR_RDONLY)
+	up := CopyUp{source, fs.Source, fs.Flags, fs.Data, fs.Label, fs.Attr &^ readonly}
+	if c.userNamespace() {
+		l := c.linux()
+		up.Data = c.hostOwner(m, up.Data, "uid", l.UIDMappings)
+		up.Data = c.hostOwner(m, up.Data, "gid", l.GIDMappings)
+	}
+	return &copyUpFile{up, m.field + ".options", source}
+}
+
+// hostOwner puts an owner into the options of a tmpfs as the parent knows it,
+// who makes the file system outside of the container's user namespace.
+func (c *compiler) hostOwner(m mount, data []string, key string, maps []specs.LinuxIDMapping) []string {
+	var id uint64
+	var rest []string
+	for _, d := range data {
+		k, value, _ := strings.Cut(d, "=")
+		if k != key {
+			rest = append(rest, d)
+			continue
+		}
+		var err error
+		if id, err = strconv.ParseUint(value, 0, 32); err != nil {
+			c.fail(m.field+".options", "%s: not a number", d)
+		}
+	}
+	for _, mapping := range maps {
+		if from := uint64(mapping.ContainerID); id >= from && id-from < uint64(mapping.Size) {
+			return append(rest, fmt.Sprintf("%s=%d", key, uint64(mapping.HostID)+id-from))
+		}
+	}
+	c.fail(m.field+".options", "tmpcopyup: %s %d is not mapped by linux.%sMappings", key, id, key)
+	return data
+}
