@@ -65,6 +65,9 @@ func (t *terminal) attach() error {
 			return fmt.Errorf("terminal: raw mode: %w", err)
 		}
 		t.restore = func() { _ = term.Restore(int(t.stdin.Fd()), state) } // the terminal may be gone
+		if err := processOutput(int(t.stdin.Fd())); err != nil {
+			return err
+		}
 	}
 	if t.stdin != nil {
 		go func() {
@@ -78,6 +81,20 @@ func (t *terminal) attach() error {
 		defer close(t.copied)
 		_, _ = io.Copy(t.stdout, t.master) // ends with EIO when the container's end is closed
 	}()
+	return nil
+}
+
+// processOutput lets a terminal in raw mode make line ends: the container's
+// does not (plan.Facts.Foreground).
+func processOutput(fd int) error {
+	mode, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err == nil {
+		mode.Oflag |= unix.OPOST
+		err = unix.IoctlSetTermios(fd, unix.TCSETS, mode)
+	}
+	if err != nil {
+		return fmt.Errorf("terminal: settings: %w", err)
+	}
 	return nil
 }
 

@@ -166,6 +166,7 @@ func (m *making) compile(wait bool) (err error) {
 			return err
 		}
 	}
+	f.Foreground = m.options.Console != nil
 	if m.plan, err = plan.Compile(m.spec, f); err != nil {
 		return err
 	}

@@ -187,6 +187,7 @@ const (
 	MFD_NOEXEC_SEAL   = 0x8  // 6.3
 	MFD_EXEC          = 0x10 // 6.3
 
+	TCSETS       = 0x5402
 	TIOCSCTTY    = 0x540e
 	TIOCGWINSZ   = 0x5413
 	TIOCSWINSZ   = 0x5414

@@ -199,6 +199,9 @@ func (c *compiler) terminal() (master FD) {
 	master = c.newFD("terminal master")
 	c.tty = c.newFD("terminal")
 	c.step("process.terminal", openTerminal{c.root, master, c.tty})
+	if c.facts.Foreground {
+		c.step("process.terminal", plainLines{c.tty})
+	}
 	if s := p.ConsoleSize; s != nil && s.Height|s.Width != 0 {
 		if s.Height > 0xffff || s.Width > 0xffff {
 			c.fail("process.consoleSize", "larger than 65535")

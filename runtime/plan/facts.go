@@ -45,6 +45,9 @@ type Facts struct {
 	Home string
 	// Wait makes the process wait for start once the container is made.
 	Wait bool
+	// Foreground says that the caller relays the terminal to its own, which
+	// makes the line ends: runc's terminals then make none.
+	Foreground bool
 	// PreserveFDs is how many of the caller's descriptors from 3 up the user's
 	// program keeps.
 	PreserveFDs int

@@ -40,6 +40,25 @@ func (o resizeTerminal) lower(l *lowering) {
 	l.b.Call("ioctl", l.fd(o.Terminal), program.Const(linux.TIOCSWINSZ), size)
 }
 
+// plainLines makes a new terminal leave line ends as they are written. All other
+// settings are those that the kernel gives a pseudoterminal: tty_std_termios and
+// unix98_pty_init (drivers/tty).
+type plainLines struct{ Terminal FD }
+
+func (o plainLines) String() string { return fmt.Sprintf("plain line ends on %v", o.Terminal) }
+
+func (o plainLines) lower(l *lowering) {
+	const (
+		input   = 0x500  // ICRNL|IXON
+		output  = 0x1    // OPOST, and not ONLCR
+		control = 0xbf   // B38400|CS8|CREAD
+		local   = 0x8a3b // ISIG|ICANON|ECHO|ECHOE|ECHOK|ECHOCTL|ECHOKE|IEXTEN
+		keys    = "\x03\x1c\x7f\x15\x04\x00\x01\x00\x11\x13\x1a\x00\x12\x0f\x17\x16\x00\x00\x00"
+	)
+	termios := append(le32(input, output, control, local), "\x00"+keys...)
+	l.b.Call("ioctl", l.fd(o.Terminal), program.Const(linux.TCSETS), l.b.Bytes(termios))
+}
+
 // bindTerminal mounts the terminal on a file of the container: /dev/console.
 type bindTerminal struct {
 	Terminal FD

@@ -1,6 +1,7 @@
 package runtimecli_test
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -238,7 +239,7 @@ func TestRunInTerminal(t *testing.T) {
 	screen.expect("ready") // the handler is set
 	screen.resize(33, 44)
 	screen.expect("33 44")
-	screen.expect("resized")
+	screen.expect("resized\r\n") // our terminal makes the line ends
 	screen.typing("key\r")
 	screen.expect("[key]")
 	screen.expect("again")
@@ -253,16 +254,29 @@ func TestRunInTerminal(t *testing.T) {
 }
 
 // Input that is no terminal, and output that is none, work with a terminal
-// inside too.
+// inside too. Its settings are any new terminal's, but that the container's
+// lines come as they were written (runc's tty.go clears ONLCR).
 func TestRunWithTerminalInPipeline(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
-	b := newBundle(t, "test -t 0 && echo terminal; cat; exit 6")
+	_, fresh := pty(t)
+	want, err := unix.IoctlGetTermios(int(fresh.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := fmt.Sprintf("%x:%x:%x:%x:", want.Iflag, want.Oflag&^unix.ONLCR, want.Cflag, want.Lflag)
+	for _, key := range want.Cc {
+		settings += fmt.Sprintf("%x:", key)
+	}
+	b := newBundle(t, "test -t 0 && echo terminal; stty -g; cat; exit 6")
 	b.Process.Terminal = true
 	cmd := b.command("run", "ID")
 	cmd.Stdin = strings.NewReader("one\n")
 	out, err := cmd.Output()
-	if exitCode(err) != 6 || !strings.Contains(string(out), "terminal\r\n") || strings.Count(string(out), "one\r\n") != 2 {
+	if exitCode(err) != 6 || !strings.Contains(string(out), "terminal\n") || strings.Count(string(out), "one\n") != 2 {
 		t.Errorf("%v, %q", err, out)
+	}
+	if !strings.Contains(string(out), strings.TrimSuffix(settings, ":")) {
+		t.Errorf("settings\n%s\nwant %s", out, settings)
 	}
 }
