@@ -31,7 +31,7 @@ type bundle struct {
 }
 
 // applets are the commands of the root file system.
-const applets = "cat chmod cut dd echo env false grep head hostname id ifconfig kill ls mkdir mount mountpoint nc nice readlink " +
+const applets = "cat chmod cut dd echo env false grep head hostname id ifconfig ionice kill ls mkdir mount mountpoint nc nice readlink " +
 	"sed seq sh sleep sort stat stty sync sysctl tail test touch tr true tty umount uname wc"
 
 // newBundle makes a bundle whose process runs a shell script.

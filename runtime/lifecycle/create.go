@@ -273,7 +273,8 @@ func (m *making) start(wait bool) (err error) {
 		}
 		opened = append(opened, src.gate)
 	}
-	if m.spec.Process.Terminal {
+	p := m.process()
+	if p.Terminal {
 		if src.console, err = m.console(); err != nil {
 			return fmt.Errorf("console socket: %w", err)
 		}
@@ -285,8 +286,8 @@ func (m *making) start(wait bool) (err error) {
 		return err
 	}
 	defer m.family.closeOpened()
-	uid, gid := m.spec.Process.User.UID, m.spec.Process.User.GID
-	if uid != 0 && !m.spec.Process.Terminal {
+	uid, gid := p.User.UID, p.User.GID
+	if uid != 0 && !p.Terminal {
 		ownStdio(src.stdio, hostID(uid, m.spec.Linux.UIDMappings), hostID(gid, m.spec.Linux.GIDMappings))
 	}
 	m.pid, err = m.image.Start(program.Start{
@@ -297,6 +298,14 @@ func (m *making) start(wait bool) (err error) {
 		return &plan.FieldError{Field: "linux.resources.memory.limit", Err: err}
 	}
 	return err
+}
+
+// process is the configuration's, or none: then the container waits for ever.
+func (m *making) process() *specs.Process {
+	if m.spec.Process == nil {
+		return &specs.Process{}
+	}
+	return m.spec.Process
 }
 
 func (m *making) console() (*os.File, error) {
@@ -314,7 +323,7 @@ func (m *making) provide() (err error) {
 	if c.StartTime, _, err = processStart(m.pid); err != nil {
 		return err
 	}
-	if adj := m.spec.Process.OOMScoreAdj; adj != nil {
+	if adj := m.process().OOMScoreAdj; adj != nil {
 		if err := writeFile(fmt.Sprintf("/proc/%d/oom_score_adj", m.pid), []byte(strconv.Itoa(*adj)), 0); err != nil {
 			return &plan.FieldError{Field: "process.oomScoreAdj", Err: err}
 		}

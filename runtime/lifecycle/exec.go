@@ -150,6 +150,10 @@ func (x *execution) configure() (err error) {
 	if !hasHome(p.Env) {
 		f.Home = x.container.home(p.User.UID)
 	}
+	f.Foreground = x.options.Console != nil
+	if err := processFacts(x.spec, f); err != nil {
+		return err
+	}
 	if x.plan, err = plan.CompileExec(x.spec, f); err != nil {
 		return err
 	}
@@ -205,12 +209,14 @@ func (x *execution) start() (err error) {
 	if _, err := unix.Write(int(x.family.sync.Fd()), []byte{'g'}); err != nil {
 		return fmt.Errorf("let the process go on: %w", err)
 	}
-	s := program.Start{Files: x.family.files, CgroupDir: dir, Dir: x.container.dir}
-	x.scout, err = x.image.Start(s)
-	if errors.Is(err, unix.EBUSY) && dir != nil {
-		x.scout, err = x.startBesideInit(s)
-	}
-	return err
+	return onInitialCPUs(p.ExecCPUAffinity, func() error {
+		s := program.Start{Files: x.family.files, CgroupDir: dir, Dir: x.container.dir}
+		x.scout, err = x.image.Start(s)
+		if errors.Is(err, unix.EBUSY) && dir != nil {
+			x.scout, err = x.startBesideInit(s)
+		}
+		return err
+	})
 }
 
 func (x *execution) console() (*os.File, error) {

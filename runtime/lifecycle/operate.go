@@ -14,6 +14,7 @@ import (
 
 	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/plan"
 )
 
 // lock serialises the operations that change one container. It holds until the
@@ -51,6 +52,10 @@ func (s Store) Start(ctx context.Context, id string) error {
 	defer unlock()
 	if status := c.Status(); status != specs.StateCreated {
 		return fmt.Errorf("container %q: cannot start a container in the %s state", id, status)
+	}
+	if len(c.Tail) == 0 {
+		// runtime.md, "Start": an error, and the container stays as it is.
+		return fmt.Errorf("container %q: start: %w", id, &plan.FieldError{Field: "process", Err: errors.New("missing: there is nothing to run")})
 	}
 	conn, err := c.knock()
 	if err != nil {

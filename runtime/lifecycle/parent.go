@@ -51,7 +51,7 @@ func Facts(s *specs.Spec, machine host.Facts, bundle, id string) (*plan.Facts, e
 	if s.Process != nil && !hasHome(s.Process.Env) {
 		f.Home = homeOf(v.root, s.Process.User.UID)
 	}
-	return f, nil
+	return f, processFacts(s, f)
 }
 
 func absolute(bundle, path string) string {
@@ -90,13 +90,16 @@ func linkTarget(root *safepath.Root, destination string) (string, bool) {
 	return to, err == nil && to != name
 }
 
+// hasHome says whether an environment names a home directory, the last time
+// that it names any.
 func hasHome(env []string) bool {
+	home := ""
 	for _, e := range env {
-		if strings.HasPrefix(e, "HOME=") {
-			return true
+		if value, ok := strings.CutPrefix(e, "HOME="); ok {
+			home = value
 		}
 	}
-	return false
+	return home != ""
 }
 
 // homeOf reads a user's home directory from the container's /etc/passwd.

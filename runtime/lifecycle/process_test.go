@@ -50,6 +50,8 @@ func TestProcess(t *testing.T) {
 			change: func(b *bundle) { b.Hostname, b.Domainname = "example", "example.org" }},
 		{name: "environment", script: "env | sort", want: lines("A=1", "B=x y=z", "HOME=/h", "PATH=/bin", "PWD=/", "SHLVL=1"),
 			change: func(b *bundle) { b.Process.Env = append(b.Process.Env, "B=x y=z", "A=1", "HOME=/h") }},
+		{name: "a name twice in the environment", script: "env | sort", want: lines("A=2", "HOME=/root", "PATH=/bin", "PWD=/", "SHLVL=1"),
+			change: func(b *bundle) { b.Process.Env = []string{"A=1", "HOME=/x", "PATH=/none", "A=2", "PATH=/bin", "HOME="} }},
 		{name: "home of root", script: "echo $HOME", want: "/root"},
 		{name: "home of a user", script: "echo $HOME", want: "/home/user", change: user(1000, 1000)},
 		{name: "home of nobody known", script: "echo $HOME", want: "/", change: user(77, 77)},
@@ -121,8 +123,17 @@ func TestProcess(t *testing.T) {
 		}},
 		{name: "its own executable cannot be changed", script: "readlink /proc/1/exe; grep -c tare /proc/1/maps", status: 1,
 			want: lines("/bin/busybox", "0")},
-		{name: "session keyring", script: "grep -o '_ses.{id}:' /proc/keys", want: "_ses.{id}:",
+		{name: "session keyring", script: "grep '_ses.{id}:' /proc/keys | tr -s ' ' | cut -d' ' -f5,9", want: "3f1b0000 _ses.{id}:",
 			change: func(b *bundle) { b.Linux.MaskedPaths = nil }},
+		{name: "session keyring in a user namespace", script: "grep '_ses.{id}:' /proc/keys | tr -s ' ' | cut -d' ' -f5,9", want: "3f130008 _ses.{id}:",
+			change: func(b *bundle) { b.userNamespace(); b.Linux.MaskedPaths = nil }},
+		{name: "inheritable capabilities outside the bounding set", script: caps,
+			want: "CapInh: 0000000000000020 CapPrm: 0000000000000020 CapEff: 0000000000000020 CapBnd: 0000000000000020 CapAmb: 0000000000000000",
+			change: func(b *bundle) {
+				kill := []string{"CAP_KILL"}
+				b.Process.Capabilities = &specs.LinuxCapabilities{Bounding: kill, Permitted: kill, Effective: []string{"CAP_KILL", "CAP_CHOWN"},
+					Inheritable: []string{"CAP_KILL", "CAP_CHOWN"}, Ambient: []string{"CAP_CHOWN"}}
+			}},
 	})
 }
 

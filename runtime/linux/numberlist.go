@@ -2,6 +2,7 @@ package linux
 
 import (
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -53,28 +54,31 @@ func (s NumberSet) with(n int) NumberSet {
 	return s
 }
 
-func (s NumberSet) has(n int) bool { return n/64 < len(s) && s[n/64]&(1<<(n%64)) != 0 }
+func (s NumberSet) has(n int) bool { return n >= 0 && n/64 < len(s) && s[n/64]&(1<<(n%64)) != 0 }
+
+// All are the numbers, in order.
+func (s NumberSet) All() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for n := range len(s) * 64 {
+			if s.has(n) && !yield(n) {
+				return
+			}
+		}
+	}
+}
 
 // String prints the set in the form that ParseNumbers reads.
 func (s NumberSet) String() string {
 	var b strings.Builder
-	for n := 0; n < len(s)*64; n++ {
-		if !s.has(n) {
-			continue
+	for n := range s.All() {
+		switch first, last := !s.has(n-1), !s.has(n+1); {
+		case first && b.Len() > 0:
+			b.WriteString("," + strconv.Itoa(n))
+		case first:
+			b.WriteString(strconv.Itoa(n))
+		case last:
+			b.WriteString("-" + strconv.Itoa(n))
 		}
-		last := n
-		for s.has(last + 1) {
-			last++
-		}
-		if b.Len() > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(strconv.Itoa(n))
-		if last > n {
-			b.WriteByte('-')
-			b.WriteString(strconv.Itoa(last))
-		}
-		n = last
 	}
 	return b.String()
 }

@@ -45,10 +45,12 @@ type compiler struct {
 	null   FD // the host's /dev/null
 	tty    FD
 	cwd    FD
+	proc   FD // a procfs of the process's own, where something is written through it
 	trees  map[string]FD
 	dev    FD // the mount at /dev, where the container has one of its own
 	// devLate says that dev is in late.
 	devLate bool
+	idle    bool   // there is no process to run
 	late    []Step // read-only marks that wait until everything below is mounted
 }
 
@@ -57,6 +59,9 @@ type compiler struct {
 func Compile(s *specs.Spec, facts *Facts) (*Plan, error) {
 	c := &compiler{spec: s, facts: facts, joined: map[uint64]string{},
 		plan: &Plan{GOARCH: facts.Host.Arch, Steps: make([]Step, 0, 96)}}
+	if s.Process == nil {
+		c.withoutProgram()
+	}
 	c.refuse()
 	c.namespaces()
 	c.files()
@@ -67,6 +72,7 @@ func Compile(s *specs.Spec, facts *Facts) (*Plan, error) {
 	c.protect()
 	c.pivot()
 	c.settings()
+	c.labels()
 	c.process()
 	if err := errors.Join(c.errs...); err != nil {
 		return nil, err
@@ -108,12 +114,7 @@ func (c *compiler) linux() *specs.Linux {
 // refuse names what the configuration asks for and no step does: ignoring a
 // field would be worse.
 func (c *compiler) refuse() {
-	l, p := c.linux(), c.spec.Process
-	if p == nil {
-		c.fail("process", "missing")
-		c.spec.Process = &specs.Process{}
-		p = c.spec.Process
-	}
+	l := c.linux()
 	if l.MountLabel != "" && !c.facts.Host.SELinux {
 		c.fail("linux.mountLabel", "SELinux is not enabled on this machine")
 	}
@@ -121,14 +122,7 @@ func (c *compiler) refuse() {
 		field string
 		set   bool
 	}{
-		{"process.apparmorProfile", p.ApparmorProfile != ""},
-		{"process.selinuxLabel", p.SelinuxLabel != ""},
-		{"process.scheduler", p.Scheduler != nil},
-		{"process.ioPriority", p.IOPriority != nil},
-		{"process.execCPUAffinity", p.ExecCPUAffinity != nil},
 		{"linux.intelRdt", l.IntelRdt != nil},
-		{"linux.memoryPolicy", l.MemoryPolicy != nil},
-		{"linux.personality", l.Personality != nil},
 		{"linux.netDevices", len(l.NetDevices) > 0},
 		{"linux.timeOffsets", len(l.TimeOffsets) > 0},
 		{"hooks", hasHooks(c.spec.Hooks)},
@@ -178,14 +172,14 @@ func (c *compiler) begin() {
 	for _, g := range c.groups {
 		c.step("linux.cgroupsPath", joinCgroup{g})
 	}
+	c.procfs(false)
 	for _, j := range joins {
 		c.step(j.Field, j.Op)
 	}
 	if c.fresh&linux.CLONE_NEWCGROUP != 0 {
 		c.step("linux.namespaces", unshare{linux.CLONE_NEWCGROUP})
 	}
-	if !c.facts.NoNewKeyring {
-		c.step("", sessionKeyring{"_ses." + c.facts.ID})
-	}
+	c.procfs(true)
+	c.keyring()
 	c.rootfs(trees)
 }

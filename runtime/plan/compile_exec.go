@@ -22,6 +22,7 @@ func CompileExec(s *specs.Spec, facts *Facts) (*Plan, error) {
 	c.outside()
 	c.enter()
 	c.inside()
+	c.labels()
 	c.process()
 	if err := errors.Join(c.errs...); err != nil {
 		return nil, err
@@ -48,7 +49,11 @@ func (c *compiler) outside() {
 	for _, g := range c.groups {
 		c.step("linux.cgroupsPath", joinCgroup{g})
 	}
+	c.procfs(false)
 	p := c.spec.Process
+	if a := p.ExecCPUAffinity; a != nil {
+		c.affinity("process.execCPUAffinity.final", a.Final)
+	}
 	if p.OOMScoreAdj != nil {
 		c.step("process.oomScoreAdj", oomScore{*p.OOMScoreAdj})
 	}
@@ -79,9 +84,8 @@ func (c *compiler) enter() {
 // inside compiles what create does while it makes the root file system: the
 // keyring, the terminal, and the working directory, which has to be there.
 func (c *compiler) inside() {
-	if !c.facts.NoNewKeyring {
-		c.step("", sessionKeyring{"_ses." + c.facts.ID})
-	}
+	c.procfs(true)
+	c.keyring()
 	// To enter a mount namespace is to begin at its root: setns(2).
 	c.root = FD{name: "root", number: linux.AT_FDCWD}
 	if c.spec.Process.Terminal {

@@ -28,11 +28,20 @@ func (c *compiler) credentials() {
 	bounding := set("bounding", caps.Bounding, grantable)
 	permitted := set("permitted", caps.Permitted, grantable)
 	effective := set("effective", caps.Effective, permitted)
-	inheritable := set("inheritable", caps.Inheritable, grantable)
-	ambient := set("ambient", caps.Ambient, permitted&inheritable)
-	if drop := known &^ bounding; drop != 0 && (c.userNamespace() || c.facts.Host.HasCap(linux.CAP_SETPCAP)) {
+	// capset(2): what is in none of the inheritable and bounding sets cannot
+	// become inheritable.
+	inherit := bounding
+	drop := known &^ bounding
+	switch {
+	case drop == 0:
+	case c.userNamespace() || c.facts.Host.HasCap(linux.CAP_SETPCAP):
 		c.step("process.capabilities.bounding", dropBounding{drop})
+	default:
+		inherit = grantable
+		c.warn("process.capabilities.bounding", "cannot be reduced without CAP_SETPCAP")
 	}
+	inheritable := set("inheritable", caps.Inheritable, inherit)
+	ambient := set("ambient", caps.Ambient, permitted&inheritable)
 	c.step("process.user", setUser{p.User.UID, p.User.GID, p.User.AdditionalGids, c.noGroups()})
 	c.step("process.capabilities", setCaps{effective, permitted, inheritable, ambient})
 }

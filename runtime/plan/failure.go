@@ -64,12 +64,16 @@ type TailStep struct {
 	Field string `json:"field,omitempty"`
 }
 
-// Tail returns the steps after the wait for start.
+// Tail returns the steps after the wait for start. There are none where the
+// configuration has no process.
 func (p *Plan) Tail(im *program.Image) Tail {
 	first := len(p.Steps)
 	for i, s := range p.Steps {
-		if _, ok := s.Op.(waitStart); ok {
+		switch s.Op.(type) {
+		case waitStart:
 			first = i
+		case end:
+			return nil
 		}
 	}
 	var t Tail

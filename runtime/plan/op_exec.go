@@ -82,6 +82,12 @@ func (o closeOnExec) lower(l *lowering) {
 	l.b.Call("close_range", program.Const(o.First), program.Const(^uint32(0)), program.Const(linux.CLOSE_RANGE_CLOEXEC))
 }
 
+// end is what a container without a process comes to when it is let go on.
+type end struct{}
+
+func (o end) String() string    { return "end" }
+func (o end) lower(l *lowering) { l.jump(program.Exit) }
+
 // execve runs the user's program: the first candidate that can be executed.
 type execve struct {
 	Candidates []string

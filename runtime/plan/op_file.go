@@ -187,35 +187,6 @@ func (l *lowering) closeParent(dir program.Arg, p string) {
 	}
 }
 
-// writeSysctl sets a kernel parameter through a procfs of its own that is
-// never attached, so that nothing a container mounts can redirect the write
-// (CVE-2019-16884, CVE-2025-52881).
-type writeSysctl struct {
-	Proc  FD
-	Key   string
-	Value string
-}
-
-func (o writeSysctl) String() string { return fmt.Sprintf("sysctl %s = %q", o.Key, o.Value) }
-
-func (o writeSysctl) lower(l *lowering) {
-	h := openHow{linux.O_WRONLY | linux.O_CLOEXEC, 0,
-		linux.RESOLVE_BENEATH | linux.RESOLVE_NO_XDEV | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_MAGICLINKS}
-	file := l.b.Call("openat2", l.fd(o.Proc), l.str("sys/"+sysctlPath(o.Key)), l.how(h),
-		program.Const(linux.OpenHowSizeBytes)).Result()
-	l.b.Call("write", file, l.str(o.Value), program.Const(len(o.Value)))
-	l.close(file)
-}
-
-// sysctlPath is the file of a parameter. A key in the slash form may have dots
-// in a component (sysctl.d(5)): net/ipv4/conf/eth0.100/forwarding.
-func sysctlPath(key string) string {
-	if strings.Contains(key, "/") {
-		return key
-	}
-	return strings.ReplaceAll(key, ".", "/")
-}
-
 // changeDir makes an open directory of the container the working directory. It
 // was opened like the target of a mount, which passes no magic link: through
 // /proc/self/fd a path could lead out (CVE-2024-21626).

@@ -100,19 +100,6 @@ func (o loopbackUp) lower(l *lowering) {
 	l.close(s)
 }
 
-// sessionKeyring gives the container a session keyring of its own, so that it
-// does not see the caller's keys.
-type sessionKeyring struct{ Name string }
-
-func (o sessionKeyring) String() string { return fmt.Sprintf("keyring %q", o.Name) }
-
-func (o sessionKeyring) lower(l *lowering) {
-	const join = 1 // KEYCTL_JOIN_SESSION_KEYRING
-	// A kernel without keys, or a caller whose own filter or quota forbids it,
-	// has none to leak or no way to make one.
-	l.b.Call("keyctl", program.Const(join), l.str(o.Name)).Tolerate(linux.ENOSYS, linux.EPERM, linux.EACCES, 122)
-}
-
 // setRlimit sets one resource limit.
 type setRlimit struct {
 	Resource   int

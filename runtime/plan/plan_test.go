@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // machine is a made-up host with everything a container may want.
 func machine() host.Facts {
-	return host.Facts{Arch: "amd64", Kernel: host.Version{Major: 6, Minor: 1}, LastCap: 40, Caps: 1<<41 - 1,
+	return host.Facts{Arch: "amd64", Kernel: host.Version{Major: 6, Minor: 1}, LastCap: 40, Caps: 1<<41 - 1, AppArmor: true, SELinux: true,
 		CgroupMode: host.CgroupV2, Unified: &host.Hierarchy{Mountpoint: "/sys/fs/cgroup", MountRoot: "/", OwnPath: "/"}}
 }
 
@@ -148,12 +148,22 @@ func TestJSON(t *testing.T) {
 // Whatever is asked for and not done is an error that names the field.
 func TestErrorsNameTheField(t *testing.T) {
 	for want, change := range map[string]func(*specs.Spec){
-		"process.args: no command":                   func(s *specs.Spec) { s.Process.Args = nil },
-		`"nope": executable file not found in $PATH`: func(s *specs.Spec) { s.Process.Args, s.Process.Env = []string{"nope"}, nil },
-		"process.rlimits[0].type: unknown":           func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} },
-		"process.apparmorProfile: not supported":     func(s *specs.Spec) { s.Process.ApparmorProfile = "p" },
-		"linux.namespaces[0].type: unknown":          func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "x" },
-		"linux.rootfsPropagation: unknown":           func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" },
+		"process.args: no command":                    func(s *specs.Spec) { s.Process.Args = nil },
+		`"nope": executable file not found in $PATH`:  func(s *specs.Spec) { s.Process.Args, s.Process.Env = []string{"nope"}, nil },
+		"process.rlimits[0].type: unknown":            func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} },
+		"process.apparmorProfile: AppArmor is not":    func(s *specs.Spec) { s.Process.ApparmorProfile = "p" },
+		"process.selinuxLabel: SELinux is not":        func(s *specs.Spec) { s.Process.SelinuxLabel = "l" },
+		"process.scheduler.policy: unknown":           func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: "SCHED_X"} },
+		"process.ioPriority.class: unknown":           func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} },
+		"linux.personality.domain: unknown":           func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "X"} },
+		"linux.memoryPolicy.nodes":                    func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "x"} },
+		`linux.sysctl["kernel.pid_max"]: not allowed`: func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.pid_max": "9"} },
+		`linux.sysctl["net.a"]: not allowed`: func(s *specs.Spec) {
+			s.Linux.Namespaces[1].Path = "/host/net"
+			s.Linux.Sysctl = map[string]string{"net.a": "1"}
+		},
+		"linux.namespaces[0].type: unknown": func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "x" },
+		"linux.rootfsPropagation: unknown":  func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" },
 		"linux.uidMappings: a new user namespace": func(s *specs.Spec) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
 		},
@@ -168,6 +178,7 @@ func TestErrorsNameTheField(t *testing.T) {
 		change(s)
 		f := facts(s)
 		f.Sources["/missing"] = plan.Source{Missing: true}
+		f.Host.AppArmor, f.Host.SELinux, f.OwnNamespaces = false, false, []string{"/host/net"}
 		_, err := plan.Compile(s, f)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)

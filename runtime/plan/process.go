@@ -1,8 +1,10 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -10,9 +12,28 @@ import (
 	"github.com/tare-oci/tare/runtime/linux"
 )
 
+// withoutProgram compiles a container that has no process: it can be created,
+// and start needs what is missing (config.md, "process").
+func (c *compiler) withoutProgram() {
+	if !c.facts.Wait {
+		c.fail("process", "missing")
+	}
+	s := *c.spec
+	s.Process = &specs.Process{Cwd: "/"}
+	c.spec, c.idle = &s, true
+}
+
 // process sets what the user's program inherits, waits, and runs it.
 func (c *compiler) process() {
 	p := c.spec.Process
+	if c.idle {
+		c.step("process.cwd", changeDir{c.cwd})
+		c.domains()
+		c.step("", ready{c.sync})
+		c.step("", waitStart{c.gate})
+		c.step("process", end{})
+		return
+	}
 	candidates := c.candidates()
 	if len(candidates) == 0 {
 		return
@@ -26,6 +47,8 @@ func (c *compiler) process() {
 			c.rlimit(i, r)
 		}
 	}
+	c.scheduling(p)
+	c.domains()
 	c.step("process.args", findExecutable{p.Args[0], candidates})
 	c.step("", ready{c.sync})
 	if c.facts.Wait {
@@ -92,18 +115,30 @@ func (c *compiler) candidates() []string {
 	return found
 }
 
+// env is the program's environment. Like runc it has a name once, the last time
+// it was there, and always a home directory; an empty one is none.
 func (c *compiler) env() []string {
 	env := c.spec.Process.Env
-	for _, e := range env {
-		if strings.HasPrefix(e, "HOME=") {
-			return env
+	out, seen := make([]string, 0, len(env)+1), make(map[string]bool, len(env)+1)
+	home := ""
+	for _, e := range slices.Backward(env) {
+		name, value, _ := strings.Cut(e, "=")
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		if name == "HOME" {
+			home = value
+		}
+		if e != "HOME=" {
+			out = append(out, e)
 		}
 	}
-	home := c.facts.Home
+	slices.Reverse(out)
 	if home == "" {
-		home = "/"
+		out = append(out, "HOME="+cmp.Or(c.facts.Home, "/"))
 	}
-	return append(env[:len(env):len(env)], "HOME="+home)
+	return out
 }
 
 func (c *compiler) rlimit(i int, r specs.POSIXRlimit) {

@@ -1,11 +1,54 @@
 package plan
 
 import (
-	"sort"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tare-oci/tare/runtime/linux"
 )
+
+// procfs opens the procfs that settings and labels are written through, where
+// there are any: on the host where we may, else once the process has entered its
+// namespaces, whose rights it then has.
+func (c *compiler) procfs(entered bool) {
+	if entered == c.facts.Host.HasCap(linux.CAP_SYS_ADMIN) {
+		return
+	}
+	p := c.spec.Process
+	for _, r := range []struct {
+		field string
+		set   bool
+	}{
+		{"process.selinuxLabel", p.SelinuxLabel != ""},
+		{"process.apparmorProfile", p.ApparmorProfile != ""},
+		{"linux.sysctl", len(c.linux().Sysctl) > 0 && !c.exec},
+	} {
+		if r.set {
+			c.proc = c.newFD("proc")
+			c.step(r.field, ownProcfs{c.proc, !c.exec && c.fresh&linux.CLONE_NEWNS != 0})
+			return
+		}
+	}
+}
+
+// keyring gives the container a session keyring with the process's label.
+func (c *compiler) keyring() {
+	if c.facts.NoNewKeyring {
+		return
+	}
+	context := c.spec.Process.SelinuxLabel
+	if context != "" {
+		c.step("process.selinuxLabel", label{c.proc, "keycreate", context})
+	}
+	c.step("", sessionKeyring{"_ses." + c.facts.ID, c.exec, c.userNamespace()})
+	if context != "" {
+		c.step("process.selinuxLabel", label{c.proc, "keycreate", ""})
+	}
+}
 
 // settings are those of the new namespaces.
 func (c *compiler) settings() {
@@ -18,22 +61,52 @@ func (c *compiler) settings() {
 	if c.spec.Domainname != "" {
 		c.step("domainname", setName{"setdomainname", c.spec.Domainname})
 	}
+	c.sysctls()
+}
+
+// sysctls sets kernel parameters, those of a namespace that is the container's
+// own: anything else is the host's.
+func (c *compiler) sysctls() {
 	sysctl := c.linux().Sysctl
-	if len(sysctl) == 0 {
-		return
-	}
-	proc := c.newFD("proc")
-	c.step("linux.sysctl", mountFS{Type: "proc", Source: "proc", Out: proc})
-	keys := make([]string, 0, len(sysctl))
-	for k := range sysctl {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	for _, k := range keys {
-		if strings.Contains("/"+sysctlPath(k)+"/", "/../") {
-			c.fail("linux.sysctl."+k, "not the name of a kernel parameter")
+	for _, name := range slices.Sorted(maps.Keys(sysctl)) {
+		field := fmt.Sprintf("linux.sysctl[%q]", name)
+		path := linux.SysctlPath(name)
+		ns, ok := linux.SysctlNamespace(path)
+		switch {
+		case path == nil:
+			c.fail(field, "not the name of a kernel parameter")
+		case !ok || !c.own(ns):
+			c.fail(field, "not allowed: it is a parameter of the host's")
+		default:
+			c.step(field, writeSysctl{c.proc, strings.Join(path, "/"), sysctl[name]})
 		}
-		c.step("linux.sysctl."+k, writeSysctl{proc, k, sysctl[k]})
 	}
-	c.step("linux.sysctl", closeFD{proc})
+}
+
+// own says whether the container has a namespace of a type that is not ours.
+func (c *compiler) own(t specs.LinuxNamespaceType) bool {
+	info, ok := linux.Namespace(t)
+	joined := c.joined[info.CloneFlag]
+	return ok && (c.fresh&info.CloneFlag != 0 || joined != "" && !slices.Contains(c.facts.OwnNamespaces, joined))
+}
+
+// labels asks the security modules to confine the user's program from its
+// execve on. What they cannot do is told now, and not at start.
+func (c *compiler) labels() {
+	p := c.spec.Process
+	if p.ApparmorProfile != "" {
+		if !c.facts.Host.AppArmor {
+			c.fail("process.apparmorProfile", "AppArmor is not enabled on this machine")
+		}
+		c.step("process.apparmorProfile", confine{c.proc, p.ApparmorProfile})
+	}
+	if p.SelinuxLabel != "" {
+		if !c.facts.Host.SELinux {
+			c.fail("process.selinuxLabel", "SELinux is not enabled on this machine")
+		}
+		c.step("process.selinuxLabel", label{c.proc, "exec", p.SelinuxLabel})
+	}
+	if c.proc.variable {
+		c.step("", closeFD{c.proc})
+	}
 }
