@@ -54,7 +54,7 @@ func explainBundle(dir, id string) (*plan.Plan, error) {
 		if s.Linux == nil {
 			s.Linux = &specs.Linux{}
 		}
-		m, err := cgroup.New(machine, s.Linux.CgroupsPath, id)
+		m, err := cgroup.New(machine, cgroup.Options{Path: s.Linux.CgroupsPath, ID: id})
 		if err != nil {
 			return nil, err
 		}

@@ -138,7 +138,7 @@ func (x external) delete(ctx context.Context, id string) error {
 	if err != nil || machine.CgroupMode == host.CgroupNone {
 		return err
 	}
-	m, err := cgroup.New(machine, cgroupsPath(id), id)
+	m, err := cgroup.New(machine, cgroup.Options{Path: cgroupsPath(id), ID: id})
 	if err != nil {
 		return err
 	}

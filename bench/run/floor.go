@@ -94,7 +94,7 @@ func makeFloor(dir string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	manager, err := cgroup.New(machine, "", "bench-floor")
+	manager, err := cgroup.New(machine, cgroup.Options{ID: "bench-floor"})
 	if err != nil {
 		return "", err
 	}

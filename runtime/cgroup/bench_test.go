@@ -18,7 +18,7 @@ func BenchmarkCreateDestroy(b *testing.B) {
 	r := resources(b, `{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":33554432},"cpu":{"shares":512},"pids":{"limit":100}}`)
 	path := "/" + testenv.Name(b)
 	for b.Loop() {
-		m, err := New(f, path, "id")
+		m, err := New(f, Options{Path: path, ID: "id"})
 		if err != nil {
 			b.Fatal(err)
 		}

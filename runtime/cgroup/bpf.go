@@ -59,7 +59,7 @@ const (
 // deviceProgram assembles the rules; the first of them is the one for everything.
 func deviceProgram(rules []deviceRule) ([]insn, error) {
 	if len(rules) > maxDeviceRules {
-		return nil, fmt.Errorf("linux.resources.devices: more than %d rules", maxDeviceRules)
+		return nil, fieldError("devices", fmt.Errorf("more than %d rules", maxDeviceRules))
 	}
 	prog := []insn{
 		{op: opLoad32, dst: r2, src: r1, off: ctxAccess},
@@ -134,16 +134,16 @@ func attachDevicesV2(dir string, rules []deviceRule) error {
 	code := encode(prog)
 	fd, err := bpfLoadDevice(code)
 	if err != nil {
-		return fmt.Errorf("linux.resources.devices: load a program of %d instructions: %w", len(prog), err)
+		return fieldError("devices", fmt.Errorf("load a program of %d instructions: %w", len(prog), err))
 	}
 	defer unix.Close(fd)
 	dirFD, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return fmt.Errorf("linux.resources.devices: %w", err)
+		return fieldError("devices", err)
 	}
 	defer unix.Close(dirFD)
 	if err := bpfAttachDevice(dirFD, fd); err != nil {
-		return fmt.Errorf("linux.resources.devices: attach a program to %s: %w", dir, err)
+		return fieldError("devices", fmt.Errorf("attach a program to %s: %w", dir, err))
 	}
 	runtime.KeepAlive(code)
 	return nil

@@ -12,22 +12,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/spec"
 )
 
 // Sentinels that errors of this package wrap.
 var (
-	// ErrNotEmpty: the cgroup has processes, and Create or Destroy needs it empty.
+	// ErrNotEmpty: the cgroup has processes, and Create needs it empty; or Destroy could not end them.
 	ErrNotEmpty = errors.New("cgroup has processes")
+	// ErrNone: the container has no cgroup, and the operation needs one.
+	ErrNone = errors.New("no cgroup")
 	// ErrFrozen: Create found the cgroup frozen; a process in it would never run.
 	ErrFrozen = errors.New("cgroup is frozen")
-	// ErrUnsupported: this machine's cgroups have no such limit. The message names the field of config.json.
+	// ErrUnsupported: this machine's cgroups have no such limit. It comes in a *spec.FieldError.
 	ErrUnsupported = errors.New("not supported here")
 )
 
 // Manager is one container's cgroups. It is for one goroutine at a time.
 type Manager interface {
 	// Create makes the cgroups and sets the limits; r may be nil. Cgroups that exist are taken over if they are empty (ErrNotEmpty) and not frozen
-	// (ErrFrozen). After an error nothing that Create made is left.
+	// (ErrFrozen). After an error nothing that Create made is left. What is wrong with a field of config.json is a *spec.FieldError.
 	Create(ctx context.Context, r *specs.LinuxResources) error
 	// JoinFiles opens, write-only and close-on-exec, the files through which the new process joins: it writes "0" to each. There are none on
 	// v2. A thread that moves itself needs no global lock, one moved by its parent waits for an RCU grace period per hierarchy.
@@ -36,7 +39,8 @@ type Manager interface {
 	Dir() (*os.File, error)
 	// Add moves process pid in. JoinFiles and Dir are faster.
 	Add(pid int) error
-	// Paths are the cgroups' directories by controller: "memory", "name=systemd", and "" for the unified hierarchy, as in runc's state.
+	// Paths are the cgroups' directories by controller: "memory", "name=systemd", and "" for the unified hierarchy, as in runc's state. There are
+	// fewer where Options.Optional lets the container do without.
 	Paths() map[string]string
 	// Pids are the processes in the cgroups, nested ones included, without those that our pid namespace cannot see. None if
 	// the cgroups are gone.
@@ -51,39 +55,95 @@ type Manager interface {
 	Set(ctx context.Context, r *specs.LinuxResources) error
 	// OOMKilled reports whether the kernel's OOM killer has struck.
 	OOMKilled() (bool, error)
-	// Destroy removes the cgroups with all nested ones, waiting a bounded time for exiting processes (ErrNotEmpty). It is
-	// no error that they are gone.
+	// Destroy ends what runs in the cgroups, if anything does, and removes them with all nested ones. It waits a bounded time for exiting
+	// processes (ErrNotEmpty). It is no error that they are gone.
 	Destroy(ctx context.Context) error
 }
 
-// New returns the manager for a container. cgroupsPath is linux.cgroupsPath: an absolute one starts at the hierarchies' mount points;
-// a relative one at our own cgroup (v1), or beside it (v2, where a cgroup that has processes cannot have limited children); an empty one
-// stands for containerID. That is runc's convention. "slice:prefix:name", meant for the systemd driver, is a relative path like any other.
-func New(facts host.Facts, cgroupsPath, containerID string) (Manager, error) {
+// A Driver is who makes cgroups.
+type Driver string
+
+// The drivers: we ourselves, or nobody.
+const (
+	Cgroupfs Driver = "cgroupfs" // the same as ""
+	Disabled Driver = "disabled"
+)
+
+// Options say which cgroups a container gets.
+type Options struct {
+	// Path is linux.cgroupsPath. An absolute one starts at the hierarchies' mount points; a relative one at our own cgroup (v1), or beside it
+	// (v2, where a cgroup that has processes cannot have limited children). That is runc's convention. "slice:prefix:name", meant for
+	// the systemd driver, is a relative path like any other.
+	Path string
+	// ID is the container's name, which an empty path stands for.
+	ID string
+	// Driver is who makes the cgroups.
+	Driver Driver
+	// Optional lets a container that names no path do without cgroups that we may not make, as long as it asks for no limit that would
+	// need them; devices are then left to the kernel's rules for user namespaces.
+	Optional bool
+}
+
+// New returns the manager for a container.
+func New(facts host.Facts, o Options) (Manager, error) {
+	cgroupsPath := o.Path
 	if cgroupsPath == "" {
-		cgroupsPath = containerID
+		cgroupsPath = o.ID
 	}
 	if err := checkPath(cgroupsPath); err != nil {
-		return nil, fmt.Errorf("cgroup: linux.cgroupsPath %q: %w", cgroupsPath, err)
+		return nil, &spec.FieldError{Field: "linux.cgroupsPath", Err: fmt.Errorf("%q: %w", cgroupsPath, err)}
+	}
+	optional := o.Optional && o.Path == ""
+	switch {
+	case o.Driver == Disabled:
+		return &none{why: "the cgroup manager is disabled", anyDevice: true}, nil
+	case o.Driver != Cgroupfs && o.Driver != "":
+		return nil, fmt.Errorf("cgroup: manager %q: %w", o.Driver, ErrUnsupported)
 	}
 	switch facts.CgroupMode {
 	case host.CgroupV2:
 		u := facts.Unified
-		return &v2{root: u.Mountpoint, dir: resolve(u, path.Dir(u.OwnPath), cgroupsPath), skipDevices: facts.InUserNamespace}, nil
+		m := &v2{root: u.Mountpoint, dir: resolve(u, path.Dir(u.OwnPath), cgroupsPath), userNamespace: facts.InUserNamespace, optional: optional}
+		if optional && !mayMake(m.root, m.dir) {
+			return &none{why: "no permission to make a cgroup", anyDevice: true}, nil
+		}
+		return m, nil
 	case host.CgroupV1, host.CgroupHybrid:
-		m := &v1{skipDevices: facts.InUserNamespace}
+		m := &v1{userNamespace: facts.InUserNamespace, optional: optional}
 		for i := range facts.Hierarchies {
 			h := &facts.Hierarchies[i]
-			m.groups = append(m.groups, group{
-				controllers: h.Controllers, name: h.Name, root: h.Mountpoint, dir: resolve(h, h.OwnPath, cgroupsPath),
-			})
+			dir := resolve(h, h.OwnPath, cgroupsPath)
+			if !optional || mayMake(h.Mountpoint, dir) {
+				m.groups = append(m.groups, group{controllers: h.Controllers, name: h.Name, root: h.Mountpoint, dir: dir})
+			}
 		}
 		if u := facts.Unified; u != nil {
-			m.unified = &group{root: u.Mountpoint, dir: resolve(u, u.OwnPath, cgroupsPath)}
+			dir := resolve(u, u.OwnPath, cgroupsPath)
+			if !optional || mayMake(u.Mountpoint, dir) {
+				m.unified = &v2{root: u.Mountpoint, dir: dir}
+			}
+		}
+		if len(m.groups) == 0 && m.unified == nil {
+			return &none{why: "no permission to make a cgroup", anyDevice: true}, nil
 		}
 		return m, nil
 	}
-	return nil, fmt.Errorf("cgroup: no hierarchy is mounted: %w", ErrUnsupported)
+	return &none{why: "no cgroup hierarchy is mounted", anyDevice: facts.InUserNamespace}, nil
+}
+
+// mayMake reports whether we may make the cgroup dir and move processes there, as far as permissions tell.
+func mayMake(root, dir string) bool {
+	for len(dir) > len(root) {
+		dir = path.Dir(dir)
+		err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		if err == nil {
+			err = unix.Faccessat(unix.AT_FDCWD, dir+"/cgroup.procs", unix.W_OK, unix.AT_EACCESS)
+		}
+		if err != unix.ENOENT {
+			return err == nil
+		}
+	}
+	return false
 }
 
 // checkPath refuses what would leave the hierarchy, mean all of it, or be no path at all.
@@ -123,6 +183,22 @@ func resolve(h *host.Hierarchy, parent, cgroupsPath string) string {
 	return path.Join(h.Mountpoint, path.Join("/", parent), cgroupsPath)
 }
 
+// Own returns the directories of our own cgroups, as Paths has them.
+func Own(facts host.Facts) map[string]string {
+	own := map[string]string{}
+	for i := range facts.Hierarchies {
+		h := &facts.Hierarchies[i]
+		g := group{controllers: h.Controllers, name: h.Name}
+		for _, key := range g.keys() {
+			own[key] = resolve(h, h.OwnPath, "")
+		}
+	}
+	if u := facts.Unified; u != nil {
+		own[""] = resolve(u, u.OwnPath, "")
+	}
+	return own
+}
+
 // Load returns the manager for the cgroups that Paths named when the container was created.
 func Load(facts host.Facts, paths map[string]string) (Manager, error) {
 	for controller, dir := range paths {
@@ -130,19 +206,22 @@ func Load(facts host.Facts, paths map[string]string) (Manager, error) {
 			return nil, fmt.Errorf("cgroup: state: path of %q: %q is not a clean absolute path", controller, dir)
 		}
 	}
+	if len(paths) == 0 {
+		return &none{why: "the container has none"}, nil
+	}
 	unified, hasUnified := paths[""]
 	switch facts.CgroupMode {
 	case host.CgroupV2:
 		if !hasUnified || !below(unified, facts.Unified.Mountpoint) {
 			return nil, fmt.Errorf("cgroup: state: no path below %s", facts.Unified.Mountpoint)
 		}
-		return &v2{root: facts.Unified.Mountpoint, dir: unified, skipDevices: facts.InUserNamespace}, nil
+		return &v2{root: facts.Unified.Mountpoint, dir: unified, userNamespace: facts.InUserNamespace}, nil
 	case host.CgroupV1, host.CgroupHybrid:
-		m := &v1{skipDevices: facts.InUserNamespace}
+		m := &v1{userNamespace: facts.InUserNamespace}
 		for i := range facts.Hierarchies {
 			g := group{controllers: facts.Hierarchies[i].Controllers, name: facts.Hierarchies[i].Name, root: facts.Hierarchies[i].Mountpoint}
 			if g.dir = paths[g.keys()[0]]; g.dir == "" {
-				continue // mounted since
+				continue // mounted since, or not ours to make
 			}
 			if !below(g.dir, g.root) {
 				return nil, fmt.Errorf("cgroup: state: %s is not below %s", g.dir, g.root)
@@ -150,7 +229,7 @@ func Load(facts host.Facts, paths map[string]string) (Manager, error) {
 			m.groups = append(m.groups, g)
 		}
 		if u := facts.Unified; u != nil && hasUnified && below(unified, u.Mountpoint) {
-			m.unified = &group{root: u.Mountpoint, dir: unified}
+			m.unified = &v2{root: u.Mountpoint, dir: unified}
 		}
 		return m, nil
 	}

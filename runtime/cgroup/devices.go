@@ -90,7 +90,7 @@ func deviceRules(list []specs.LinuxDeviceCgroup) ([]deviceRule, error) {
 	for i, d := range list {
 		r, err := parseDeviceRule(d)
 		if err != nil {
-			return nil, fmt.Errorf("linux.resources.devices[%d]: %w", i, err)
+			return nil, fieldError(fmt.Sprintf("devices[%d]", i), err)
 		}
 		switch {
 		case r.isEverything():
@@ -174,7 +174,7 @@ next:
 		for _, e := range list {
 			if e.overlaps(r) && e.access&r.access != 0 {
 				if !r.covers(e) {
-					return nil, fmt.Errorf("linux.resources.devices: cgroup v1 cannot take %q out of %q: %w", r, e, ErrUnsupported)
+					return nil, fieldError("devices", fmt.Errorf("cgroup v1 cannot take %q out of %q: %w", r, e, ErrUnsupported))
 				}
 				if e.access &^= r.access; e.access == 0 {
 					continue
@@ -202,7 +202,7 @@ func writeDevicesV1(dir string, rules []deviceRule) error {
 		err = writeFile(dir+except, lines...)
 	}
 	if err != nil {
-		return fmt.Errorf("linux.resources.devices: %w", err)
+		return fieldError("devices", err)
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func TestDeviceRulesV1(t *testing.T) {
 		}
 		var got string
 		if err != nil {
-			got = err.Error()
+			got = strings.TrimPrefix(err.Error(), "config.json: ")
 		} else {
 			words := []string{map[bool]string{true: "allow ", false: "deny "}[rules[0].allow] + rules[0].String()}
 			for _, r := range rules[1:] {

@@ -78,19 +78,38 @@ func pause(ctx context.Context, deadline time.Time, wait time.Duration) error {
 	}
 }
 
-func (m *v1) Frozen() (bool, error) {
-	dir, err := m.dir("freezer")
-	if err != nil {
+func (m *v1) Frozen() (bool, error) { return Frozen(m.Paths()) }
+
+// Frozen reports whether the cgroups that Paths named are frozen, by reading one file.
+func Frozen(paths map[string]string) (bool, error) {
+	if dir := paths["freezer"]; dir != "" {
+		state, err := readFile(dir + "/freezer.state")
+		if gone(err) {
+			return false, nil
+		}
+		return err == nil && strings.TrimSpace(state) == "FROZEN", wrapped(err)
+	}
+	dir := paths[""]
+	if dir == "" {
 		return false, nil
 	}
-	state, err := readFile(dir + "/freezer.state")
+	// This is what has been reached, not what was asked for. An empty cgroup is frozen at once.
+	n, err := counter(dir+"/cgroup.events", "frozen")
 	if gone(err) {
 		return false, nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("cgroup: %w", err)
+	return n == 1, wrapped(err)
+}
+
+// Thaw lets the cgroups that Paths named run again, as far as that is needed for a process to die: version 1 delivers not even
+// SIGKILL to what is frozen. It is no error that there is nothing to thaw.
+func Thaw(paths map[string]string) error {
+	if dir := paths["freezer"]; dir != "" {
+		if err := writeFile(dir+"/freezer.state", "THAWED"); err != nil && !gone(err) {
+			return wrapped(err)
+		}
 	}
-	return strings.TrimSpace(state) == "FROZEN", nil
+	return nil
 }
 
 // thaw lets a cgroup run again without waiting until it does.
@@ -125,14 +144,4 @@ func (m *v2) Freeze(ctx context.Context, frozen bool) error {
 	}
 }
 
-// Frozen asks for what has been reached, not for what was asked for. An empty cgroup is frozen at once.
-func (m *v2) Frozen() (bool, error) {
-	n, err := counter(m.dir+"/cgroup.events", "frozen")
-	if gone(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("cgroup: %w", err)
-	}
-	return n == 1, nil
-}
+func (m *v2) Frozen() (bool, error) { return Frozen(m.Paths()) }

@@ -115,6 +115,25 @@ func mkdirAll(root, dir string) (made []string, err error) {
 	return made, &os.PathError{Op: "mkdir", Path: dir, Err: err}
 }
 
+// destroy removes a container's cgroups. Usually nothing is in them any more, and that takes one call each; else everything ends first.
+func destroy(ctx context.Context, m Manager, dirs []string) error {
+	busy := dirs[:0]
+	for _, dir := range dirs {
+		if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
+			busy = append(busy, dir)
+		}
+	}
+	if len(busy) == 0 {
+		return nil
+	}
+	errs := []error{m.Kill(ctx, unix.SIGKILL)}
+	deadline := time.Now().Add(destroyTimeout)
+	for _, dir := range busy {
+		errs = append(errs, wrapped(removeTree(ctx, dir, deadline)))
+	}
+	return errors.Join(errs...)
+}
+
 // removeTree removes a cgroup with those nested in it. Until deadline it waits for processes that are still exiting: the kernel
 // reports EBUSY as long as one is there.
 func removeTree(ctx context.Context, dir string, deadline time.Time) error {

@@ -47,7 +47,7 @@ func TestPaths(t *testing.T) {
 		{v2Facts(), "/a", map[string]string{"": "/sys/fs/cgroup/a"}},
 		{v2Facts(), "", map[string]string{"": "/sys/fs/cgroup/system.slice/ID"}},
 	} {
-		m, err := New(c.facts, c.cgroupsPath, "ID")
+		m, err := New(c.facts, Options{Path: c.cgroupsPath, ID: "ID"})
 		if err != nil {
 			t.Errorf("%q: %v", c.cgroupsPath, err)
 			continue
@@ -64,14 +64,11 @@ func TestPaths(t *testing.T) {
 
 func TestPathsRefused(t *testing.T) {
 	for _, p := range []string{"..", "/../x", "a/../../b", "/", "//", ".", "/./", "a\x00", "a\nb", strings.Repeat("x", 3000)} {
-		if _, err := New(hybridFacts(), p, "ID"); err == nil || !strings.Contains(err.Error(), "linux.cgroupsPath") {
+		if _, err := New(hybridFacts(), Options{Path: p, ID: "ID"}); err == nil || !strings.Contains(err.Error(), "linux.cgroupsPath") {
 			t.Errorf("%.20q: got %v", p, err)
 		}
 	}
-	if _, err := New(host.Facts{CgroupMode: host.CgroupNone}, "/a", "ID"); err == nil {
-		t.Error("no error without cgroups")
-	}
-	for _, p := range []map[string]string{nil, {"": "/etc"}, {"": "/sys/fs/cgroup"}, {"": "/sys/fs/cgroup/../../etc"}, {"": "/sys/fs/cgroupx/a"}, {"": "a"}} {
+	for _, p := range []map[string]string{{"": "/etc"}, {"": "/sys/fs/cgroup"}, {"": "/sys/fs/cgroup/../../etc"}, {"": "/sys/fs/cgroupx/a"}, {"": "a"}} {
 		if _, err := Load(v2Facts(), p); err == nil {
 			t.Errorf("Load took %v", p)
 		}
@@ -88,7 +85,7 @@ func FuzzPaths(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, p string) {
 		for _, facts := range []host.Facts{hybridFacts(), v2Facts()} {
-			m, err := New(facts, p, "ID")
+			m, err := New(facts, Options{Path: p, ID: "ID"})
 			if err != nil {
 				continue
 			}

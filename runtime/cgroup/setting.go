@@ -5,18 +5,21 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/runtime/spec"
 )
 
 // setting is one write to a control file.
 type setting struct {
-	field      string // of config.json, below linux.resources
-	controller string
-	file       string
-	alt        string // written instead where file does not exist, with altValue if that is set
-	altValue   string
-	value      string
+	field string // of config.json, below linux.resources
+	file  string
+	value string
+	alt   string // written instead where file does not exist, with altValue if that is set
+
+	altValue string
 	// needless says that the value is what holds anyway where the file does not exist.
 	needless bool
 }
@@ -26,39 +29,79 @@ type setting struct {
 type plan struct {
 	groups [][]setting
 	err    error
+	// unified says whether a field that version 1 and version 2 have in these files goes to the unified hierarchy.
+	unified func(v1, v2 string) bool
 }
+
+// onV1 and onV2 are for a machine with one version only.
+func onV1(string, string) bool { return false }
+func onV2(string, string) bool { return true }
 
 // group begins a new group; the settings added next belong to it.
 func (p *plan) group() { p.groups = append(p.groups, nil) }
 
-func (p *plan) add(field, controller, file, value string) *setting {
+// A value is what is written to a control file of version 1 and to that of version 2.
+type value struct{ v1, v2 string }
+
+func same(s string) value { return value{s, s} }
+
+// add adds a setting of a field to the current group. The row of the table, control, is named like the field unless that has an index. It returns
+// a setting that is not in the plan where there is none.
+func (p *plan) add(field, row string, v value) *setting {
+	v1, v2 := controlFiles(row)
+	file, text, version := v1, v.v1, 1
+	if p.unified(v1, v2) {
+		file, text, version = v2, v.v2, 2
+	}
+	if file == "" {
+		p.refuse(field, fmt.Sprintf("cgroup v%d has no such setting", version))
+		return new(setting)
+	}
+	file, alt, _ := strings.Cut(file, "|")
 	last := len(p.groups) - 1
-	p.groups[last] = append(p.groups[last], setting{field: field, controller: controller, file: file, value: value})
+	p.groups[last] = append(p.groups[last], setting{field: field, file: file, alt: alt, value: text})
 	return &p.groups[last][len(p.groups[last])-1]
 }
 
 // one adds a setting that depends on no other.
-func (p *plan) one(field, controller, file, value string) *setting {
+func (p *plan) one(field, row string, v value) *setting {
 	p.group()
-	return p.add(field, controller, file, value)
+	return p.add(field, row, v)
 }
 
 // refuse notes that a field cannot be had. The first refusal is the plan's error.
 func (p *plan) refuse(field, why string) {
 	if p.err == nil {
-		p.err = fmt.Errorf("linux.resources.%s: %s: %w", field, why, ErrUnsupported)
+		p.err = fieldError(field, fmt.Errorf("%s: %w", why, ErrUnsupported))
 	}
 }
 
 // invalid notes that a field's value makes no sense.
 func (p *plan) invalid(field, why string) {
 	if p.err == nil {
-		p.err = fmt.Errorf("linux.resources.%s: %s", field, why)
+		p.err = fieldError(field, errors.New(why))
 	}
 }
 
-// apply writes the plan; dir gives the directory of a controller, or an error where there is none.
-func (p *plan) apply(dir func(controller string) (string, error)) error {
+// fieldError says what is wrong with a field below linux.resources.
+func fieldError(field string, err error) error {
+	return &spec.FieldError{Field: "linux.resources." + field, Err: err}
+}
+
+// wrapped puts the package's name before an error that does not name a field of config.json.
+func wrapped(err error) error {
+	var field *spec.FieldError
+	if err == nil || errors.As(err, &field) {
+		return err
+	}
+	return fmt.Errorf("cgroup: %w", err)
+}
+
+// directories gives the directory of a controller, or an error where there is none.
+type directories func(controller string) (string, error)
+
+// apply writes the plan.
+func (p *plan) apply(dir directories) error {
 	if p.err != nil {
 		return p.err
 	}
@@ -71,7 +114,7 @@ func (p *plan) apply(dir func(controller string) (string, error)) error {
 }
 
 // applyGroup writes a group, and what the kernel called invalid once more after the others, as long as that gets on.
-func applyGroup(pending []setting, dir func(string) (string, error)) error {
+func applyGroup(pending []setting, dir directories) error {
 	for len(pending) > 0 {
 		var again []setting
 		var first error
@@ -96,10 +139,10 @@ func applyGroup(pending []setting, dir func(string) (string, error)) error {
 	return nil
 }
 
-func (s *setting) write(dir func(string) (string, error)) error {
-	d, err := dir(s.controller)
+func (s *setting) write(dir directories) error {
+	d, err := dir(controllerOf(s.file))
 	if err != nil {
-		return fmt.Errorf("linux.resources.%s: %w", s.field, err)
+		return fieldError(s.field, err)
 	}
 	err = writeFile(d+"/"+s.file, s.value)
 	if s.alt != "" && errors.Is(err, os.ErrNotExist) {
@@ -109,13 +152,26 @@ func (s *setting) write(dir func(string) (string, error)) error {
 		}
 		err = writeFile(d+"/"+s.alt, value)
 	}
-	if err == nil || s.needless && errors.Is(err, os.ErrNotExist) {
+	switch {
+	case err == nil || s.needless && errors.Is(err, os.ErrNotExist):
 		return nil
+	case errors.Is(err, os.ErrNotExist):
+		err = fmt.Errorf("this kernel has no %s: %w", s.file, ErrUnsupported)
+	case s.file == "memory.limit_in_bytes" && errors.Is(err, unix.EBUSY):
+		err = fmt.Errorf("unable to set memory limit to %s (current usage: %s, peak usage: %s): %w", s.value,
+			firstLine(d+"/memory.usage_in_bytes"), firstLine(d+"/memory.max_usage_in_bytes"), err) // runc's words
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("linux.resources.%s: this kernel has no %s: %w", s.field, s.file, ErrUnsupported)
+	return fieldError(s.field, err)
+}
+
+// firstLine is for messages.
+func firstLine(path string) string {
+	text, err := readFile(path)
+	if err != nil {
+		return "unknown"
 	}
-	return fmt.Errorf("linux.resources.%s: %w", s.field, err)
+	line, _, _ := strings.Cut(text, "\n")
+	return line
 }
 
 // orMax writes a limit the way version 2 and pids.max want it: negative is "max".

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,81 +41,132 @@ func (g *group) has(controller string) bool {
 
 // v1 manages version 1 hierarchies, and the unified one beside them, which in the hybrid layout has no limits of ours.
 type v1 struct {
-	groups      []group
-	unified     *group // nil unless hybrid
-	skipDevices bool   // in a user namespace the kernel gives nobody a device anyway, and does not let us say so
+	groups        []group
+	unified       *v2  // nil unless hybrid
+	userNamespace bool // where the kernel gives nobody a device anyway, and does not let us say so
+	optional      bool
 }
 
 // all are the groups with the unified one.
-func (m *v1) all() []*group {
-	var all []*group
-	for i := range m.groups {
-		all = append(all, &m.groups[i])
+func (m *v1) all() []group {
+	if m.unified == nil {
+		return m.groups
 	}
-	if m.unified != nil {
-		all = append(all, m.unified)
-	}
-	return all
+	return append(slices.Clip(m.groups), group{root: m.unified.root, dir: m.unified.dir})
 }
 
-// dir returns the container's directory in the hierarchy of a controller.
+// dir returns the container's directory for a controller.
 func (m *v1) dir(controller string) (string, error) {
 	for i := range m.groups {
 		if m.groups[i].has(controller) {
 			return m.groups[i].dir, nil
 		}
 	}
-	return "", fmt.Errorf("no %s hierarchy is mounted: %w", controller, ErrUnsupported)
+	if m.unified != nil && m.unified.offers(controller) {
+		if err := m.unified.enable(); err != nil {
+			return "", err
+		}
+		return m.unified.controllerDir(controller)
+	}
+	return "", fmt.Errorf("no %s hierarchy is mounted, or none that is ours: %w", controller, ErrUnsupported)
+}
+
+// plan translates resources. A controller that is not mounted as version 1 may be in the unified hierarchy.
+func (m *v1) plan(r *specs.LinuxResources) *plan {
+	return planFor(r, func(file1, file2 string) bool {
+		if m.unified == nil || file2 == "" {
+			return false
+		}
+		if file1 != "" {
+			for i := range m.groups {
+				if m.groups[i].has(controllerOf(file1)) {
+					return false
+				}
+			}
+		}
+		return m.unified.offers(controllerOf(file2))
+	})
 }
 
 func (m *v1) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
-	plan := planV1(r)
+	plan := m.plan(r)
 	if plan.err != nil {
-		return fmt.Errorf("cgroup: %w", plan.err)
+		return plan.err
 	}
 	devices, err := m.deviceRules(r)
 	if err != nil {
-		return fmt.Errorf("cgroup: %w", err)
+		return err
 	}
 	var made []string
 	defer func() {
 		if err != nil {
 			removeMade(made)
-			err = fmt.Errorf("cgroup: %w", err)
+			err = wrapped(err)
 		}
 	}()
-	for _, g := range m.all() {
+	fresh := false // the devices cgroup
+	for _, g := range m.groups {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		here, err := mkdirAll(g.root, g.dir)
+		here, err := m.create(&g)
 		made = append(made, here...)
 		if err != nil {
 			return err
 		}
-		if len(here) == 0 {
-			if err := m.takeOver(g); err != nil {
-				return err
-			}
-		} else if g.has("cpuset") {
-			if err := inheritCpuset(here); err != nil {
-				return err
-			}
-		}
-		if g.has("devices") && len(here) > 0 && allowAll(devices) {
-			devices = nil // a new cgroup has what its parent has
-		}
+		fresh = fresh || len(here) > 0 && g.has("devices")
 	}
-	if len(devices) > 0 {
-		dir, err := m.dir("devices")
-		if err != nil {
-			return fmt.Errorf("linux.resources.devices: %w", err)
+	if m.unified != nil {
+		here, err := mkdirAll(m.unified.root, m.unified.dir)
+		made = append(made, here...)
+		if err == nil && len(here) == 0 {
+			err = m.unified.takeOver()
 		}
-		if err := writeDevicesV1(dir, devices); err != nil {
+		if err != nil {
 			return err
 		}
 	}
+	if err := m.setDevices(devices, fresh); err != nil {
+		return err
+	}
 	return plan.apply(m.dir)
+}
+
+// create makes the container's cgroup in one hierarchy, or takes over the one that is there.
+func (m *v1) create(g *group) (made []string, err error) {
+	made, err = mkdirAll(g.root, g.dir)
+	switch {
+	case err != nil:
+	case len(made) == 0:
+		err = m.takeOver(g)
+	case g.has("cpuset"):
+		err = inheritCpuset(made)
+	}
+	return made, err
+}
+
+// denied reports whether an error means that cgroups are not ours to make.
+func denied(err error) bool {
+	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS)
+}
+
+// setDevices writes the rules for devices. A new cgroup has what its parent has, so that there is nothing to say when everything is allowed.
+func (m *v1) setDevices(rules []deviceRule, fresh bool) error {
+	if len(rules) == 0 || fresh && allowAll(rules) {
+		return nil
+	}
+	dir, err := m.dir("devices")
+	if err != nil && m.optional {
+		return nil
+	}
+	if err != nil {
+		return fieldError("devices", err)
+	}
+	err = writeDevicesV1(dir, rules)
+	if m.optional && denied(err) {
+		return nil
+	}
+	return err
 }
 
 // removeMade removes directories that were made in vain, inner ones first.
@@ -167,7 +219,7 @@ func inheritCpuset(made []string) error {
 }
 
 func (m *v1) deviceRules(r *specs.LinuxResources) ([]deviceRule, error) {
-	if m.skipDevices {
+	if m.userNamespace {
 		return nil, nil
 	}
 	var list []specs.LinuxDeviceCgroup
@@ -274,7 +326,7 @@ func (m *v1) Kill(ctx context.Context, sig unix.Signal) error {
 		return nil
 	}
 	// In a freezing cgroup what is forked is born frozen, so a round misses only what was forked while it began; the next one finds that.
-	for range killRounds {
+	for round := range killRounds {
 		if err := m.freezerState("FROZEN"); err != nil && !gone(err) {
 			return fmt.Errorf("cgroup: %w", err)
 		}
@@ -285,6 +337,11 @@ func (m *v1) Kill(ctx context.Context, sig unix.Signal) error {
 		if n == 0 {
 			return nil
 		}
+		if round > 0 {
+			if err := m.release(); err != nil {
+				return fmt.Errorf("cgroup: %w", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("cgroup: kill processes in %s: %w", dir, ctx.Err())
@@ -294,12 +351,32 @@ func (m *v1) Kill(ctx context.Context, sig unix.Signal) error {
 	return nil // they are exiting: Destroy waits for that
 }
 
-func (m *v1) Set(ctx context.Context, r *specs.LinuxResources) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("cgroup: %w", err)
-	}
-	if err := planV1(r).apply(m.dir); err != nil {
-		return fmt.Errorf("cgroup: %w", err)
+// release lets killed processes die that a thaw of their cgroup did not reach: version 1 does not deliver SIGKILL to the frozen. Those in nested
+// cgroups may be frozen there, and those frozen from above only leaving sets free.
+func (m *v1) release() error {
+	for _, g := range m.groups {
+		if !g.has("freezer") {
+			continue
+		}
+		dirs, err := walk(g.dir)
+		if err != nil {
+			return err
+		}
+		for _, dir := range dirs[1:] {
+			if err := writeFile(dir+"/freezer.state", "THAWED"); err != nil && !gone(err) {
+				return err
+			}
+		}
+		if state, err := readFile(g.dir + "/freezer.state"); err != nil || strings.TrimSpace(state) == "THAWED" {
+			return nil
+		}
+		pids, err := allPids(g.dir)
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			_ = writeFile(g.root+"/cgroup.procs", strconv.Itoa(pid)) // it may have ended; the next round tells
+		}
 	}
 	return nil
 }
@@ -320,12 +397,9 @@ func (m *v1) OOMKilled() (bool, error) {
 }
 
 func (m *v1) Destroy(ctx context.Context) error {
-	deadline := time.Now().Add(destroyTimeout)
-	var errs []error
+	dirs := make([]string, 0, len(m.groups)+1)
 	for _, g := range m.all() {
-		if err := removeTree(ctx, g.dir, deadline); err != nil {
-			errs = append(errs, fmt.Errorf("cgroup: %w", err))
-		}
+		dirs = append(dirs, g.dir)
 	}
-	return errors.Join(errs...)
+	return destroy(ctx, m, dirs)
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -15,31 +14,33 @@ import (
 
 // v2 manages a cgroup of the unified hierarchy.
 type v2 struct {
-	root        string // the hierarchy's mount point
-	dir         string
-	skipDevices bool // in a user namespace the kernel gives nobody a device anyway, and does not let us say so
+	root          string // the hierarchy's mount point
+	dir           string
+	userNamespace bool // where the kernel gives nobody a device anyway, and does not let us say so
+	optional      bool
 
-	enabled []string // controllers of dir, once known
+	offered []string // controllers of the hierarchy, once known
+	enabled []string // those of dir, once known
 	failure error    // the first that enabling controllers met
 }
 
 func (m *v2) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
 	var devices []deviceRule
-	plan := planV2(r)
-	if err = plan.err; err == nil && !m.skipDevices {
+	plan := planFor(r, onV2)
+	if err = plan.err; err == nil && !m.userNamespace {
 		devices, err = m.deviceRules(r)
 	}
 	if err != nil {
-		return fmt.Errorf("cgroup: %w", err)
+		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("cgroup: %w", err)
+		return wrapped(err)
 	}
 	made, err := mkdirAll(m.root, m.dir)
 	defer func() {
 		if err != nil {
 			removeMade(made)
-			err = fmt.Errorf("cgroup: %w", err)
+			err = wrapped(err)
 		}
 	}()
 	if err != nil {
@@ -54,7 +55,7 @@ func (m *v2) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
 		return err
 	}
 	if len(devices) > 0 && !allowAll(devices) {
-		if err := attachDevicesV2(m.dir, devices); err != nil {
+		if err := attachDevicesV2(m.dir, devices); err != nil && !(m.optional && denied(err)) {
 			return err
 		}
 	}
@@ -90,18 +91,17 @@ func (m *v2) takeOver() error {
 // enable makes every controller of the hierarchy available to the cgroup, top down, as far as that goes: stats and later updates
 // want those for which there is no limit now. What could not be had is an error when a limit needs it.
 func (m *v2) enable() error {
-	offered, err := readFile(m.root + "/cgroup.controllers")
-	if err != nil {
+	if err := m.readOffered(); err != nil {
 		return err
 	}
 	have, err := readFile(m.dir + "/cgroup.controllers")
 	if err != nil {
 		return err
 	}
-	if m.enabled = strings.Fields(have); have == offered {
+	all := m.offered[:len(m.offered)-1] // without the core
+	if m.enabled = strings.Fields(have); len(m.enabled) == len(all) {
 		return nil
 	}
-	all := strings.Fields(offered)
 	for _, dir := range m.ancestors() {
 		m.enableIn(dir, all)
 	}
@@ -110,6 +110,21 @@ func (m *v2) enable() error {
 	}
 	m.enabled = strings.Fields(have)
 	return nil
+}
+
+// readOffered reads the hierarchy's controllers.
+func (m *v2) readOffered() error {
+	if m.offered != nil {
+		return nil
+	}
+	text, err := readFile(m.root + "/cgroup.controllers")
+	m.offered = append(strings.Fields(text), "cgroup") // the core's own files ("cgroup.max.depth") need no controller
+	return err
+}
+
+// offers reports whether the hierarchy has a controller.
+func (m *v2) offers(controller string) bool {
+	return m.readOffered() == nil && slices.Contains(m.offered, controller)
 }
 
 // ancestors are the directories above the cgroup, from the mount point down.
@@ -138,7 +153,6 @@ func (m *v2) enableIn(dir string, controllers []string) {
 
 // controllerDir returns the cgroup's directory if the controller is enabled there.
 func (m *v2) controllerDir(controller string) (string, error) {
-	// The core's own files ("cgroup.max.depth") need no controller.
 	if controller == "cgroup" || slices.Contains(m.enabled, controller) {
 		return m.dir, nil
 	}
@@ -185,65 +199,6 @@ func (m *v2) Kill(_ context.Context, sig unix.Signal) error {
 	return nil
 }
 
-func (m *v2) Set(ctx context.Context, r *specs.LinuxResources) error {
-	err := ctx.Err()
-	if err == nil {
-		err = m.enable()
-	}
-	if err == nil {
-		err = m.checkBeforeUpdate(r)
-	}
-	if err == nil {
-		r, err = m.keepQuota(r)
-	}
-	if err == nil {
-		err = planV2(r).apply(m.controllerDir)
-	}
-	if err != nil {
-		return fmt.Errorf("cgroup: %w", err)
-	}
-	return nil
-}
-
-// checkBeforeUpdate refuses a memory limit below what is in use, if the configuration asks for that: the kernel would reclaim, and
-// then kill.
-func (m *v2) checkBeforeUpdate(r *specs.LinuxResources) error {
-	if r == nil || r.Memory == nil || r.Memory.CheckBeforeUpdate == nil || !*r.Memory.CheckBeforeUpdate || !set(r.Memory.Limit) || *r.Memory.Limit < 0 {
-		return nil
-	}
-	text, err := readFile(m.dir + "/memory.current")
-	if err != nil {
-		return fmt.Errorf("linux.resources.memory.checkBeforeUpdate: %w", err)
-	}
-	usage, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-	if err != nil {
-		return fmt.Errorf("linux.resources.memory.checkBeforeUpdate: memory.current: %w", err)
-	}
-	if usage > *r.Memory.Limit {
-		return fmt.Errorf("linux.resources.memory.limit: %d is below the %d in use", *r.Memory.Limit, usage)
-	}
-	return nil
-}
-
-// keepQuota completes an update of the period alone: cpu.max holds both, the quota first.
-func (m *v2) keepQuota(r *specs.LinuxResources) (*specs.LinuxResources, error) {
-	if r == nil || r.CPU == nil || !set(r.CPU.Period) || set(r.CPU.Quota) {
-		return r, nil
-	}
-	text, err := readFile(m.dir + "/cpu.max")
-	if err != nil {
-		return nil, fmt.Errorf("linux.resources.cpu.period: %w", err)
-	}
-	quota, err := strconv.ParseInt(strings.Fields(text + " -")[0], 10, 64)
-	if err != nil {
-		return r, nil // "max"
-	}
-	full, cpu := *r, *r.CPU
-	cpu.Quota = &quota
-	full.CPU = &cpu
-	return &full, nil
-}
-
 func (m *v2) OOMKilled() (bool, error) {
 	n, err := counter(m.dir+"/memory.events", "oom_kill")
 	if gone(err) {
@@ -255,9 +210,4 @@ func (m *v2) OOMKilled() (bool, error) {
 	return n > 0, nil
 }
 
-func (m *v2) Destroy(ctx context.Context) error {
-	if err := removeTree(ctx, m.dir, time.Now().Add(destroyTimeout)); err != nil {
-		return fmt.Errorf("cgroup: %w", err)
-	}
-	return nil
-}
+func (m *v2) Destroy(ctx context.Context) error { return destroy(ctx, m, []string{m.dir}) }

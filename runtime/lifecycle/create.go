@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -44,6 +43,11 @@ type CreateOptions struct {
 	// NoPivot leaves the host's root file system mounted beneath the container's:
 	// for hosts that run from the initial ramdisk.
 	NoPivot bool
+	// CgroupManager is who makes the control groups.
+	CgroupManager cgroup.Driver
+	// Rootless says whether we may do without control groups that we may not
+	// make; nil is when we are not root, or in a user namespace.
+	Rootless *bool
 	// Begin is called before the first thing is made that would have to be
 	// cleaned up.
 	Begin func()
@@ -154,12 +158,10 @@ func (m *making) compile(wait bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if m.facts.CgroupMode != host.CgroupNone {
-		if m.cgroup, err = cgroup.New(m.facts, m.spec.Linux.CgroupsPath, m.options.ID); err != nil {
-			return err
-		}
-		f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.cgroup.Paths())
+	if err := m.newCgroup(); err != nil {
+		return err
 	}
+	f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.cgroup.Paths())
 	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.PreserveFDs, m.options.NoNewKeyring
 	if f.NoPivot = m.options.NoPivot; f.NoPivot {
 		if f.HostMounts, err = kernelMounts(absolute(m.options.Bundle, m.spec.Root.Path)); err != nil {
@@ -173,7 +175,7 @@ func (m *making) compile(wait bool) (err error) {
 	if m.image, err = m.plan.Program(); err != nil {
 		return err
 	}
-	for _, w := range m.plan.Warnings {
+	for _, w := range append(m.plan.Warnings, cgroup.Warnings(m.spec.Linux.Resources)...) {
 		if m.options.Warn != nil {
 			m.options.Warn(w)
 		}
@@ -199,10 +201,7 @@ func (m *making) reserve(root string, wait bool) error {
 	}
 	c := &Container{dir: dir, Record: Record{Version: recordVersion, OCIVersion: m.spec.Version, ID: m.options.ID,
 		Bundle: m.options.Bundle, Rootfs: absolute(m.options.Bundle, m.spec.Root.Path), Created: time.Now().UTC(),
-		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener}}
-	if m.cgroup != nil {
-		c.Cgroups = m.cgroup.Paths()
-	}
+		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener, Cgroups: m.cgroup.Paths()}}
 	if wait {
 		c.Tail = m.plan.Tail(m.image)
 	}
@@ -211,38 +210,6 @@ func (m *making) reserve(root string, wait bool) error {
 		return errors.Join(err, c.forget())
 	}
 	return nil
-}
-
-// confine makes the control groups.
-func (m *making) confine(ctx context.Context) error {
-	if m.cgroup == nil {
-		return nil
-	}
-	err := m.cgroup.Create(ctx, m.spec.Linux.Resources)
-	m.made = err == nil // else Create has removed what it made, and the rest is another's
-	return err
-}
-
-// CgroupFacts says how many version 1 hierarchies a container's process joins,
-// and which directories are its control group, for the paths of one.
-func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.CgroupDir) {
-	if len(paths) == 0 {
-		return 0, nil
-	}
-	for _, h := range f.Hierarchies {
-		d := plan.CgroupDir{Name: path.Base(h.Mountpoint), Path: paths["name="+h.Name]}
-		for _, c := range h.Controllers {
-			d.Path = paths[c]
-			if c != d.Name {
-				d.Aliases = append(d.Aliases, c)
-			}
-		}
-		dirs = append(dirs, d)
-	}
-	if f.CgroupMode == host.CgroupV2 {
-		dirs = []plan.CgroupDir{{Path: paths[""]}}
-	}
-	return len(f.Hierarchies), dirs
 }
 
 // start runs the program.
@@ -255,17 +222,15 @@ func (m *making) start(wait bool) (err error) {
 		}
 	}()
 	var dir *os.File
-	if m.cgroup != nil {
-		if src.cgroups, err = m.cgroup.JoinFiles(); err != nil {
-			return err
-		}
-		opened = append(opened, src.cgroups...)
-		if dir, err = m.cgroup.Dir(); err != nil {
-			return err
-		}
-		if dir != nil {
-			opened = append(opened, dir)
-		}
+	if src.cgroups, err = m.cgroup.JoinFiles(); err != nil {
+		return err
+	}
+	opened = append(opened, src.cgroups...)
+	if dir, err = m.cgroup.Dir(); err != nil {
+		return err
+	}
+	if dir != nil {
+		opened = append(opened, dir)
 	}
 	if wait {
 		if src.gate, err = listen(m.container.dir); err != nil {
@@ -343,7 +308,7 @@ func (m *making) provide() (err error) {
 
 // awaitReady waits until the process has made the container.
 func (m *making) awaitReady(ctx context.Context) error {
-	report, err := receive(ctx, m.family.sync)
+	report, err := receive(ctx, m.family.sync, m.cgroup.Frozen)
 	switch {
 	case err != nil:
 		return err
@@ -372,10 +337,8 @@ func (m *making) explain(report []byte) error {
 
 // ending says how the process ended that should not have.
 func (m *making) ending() string {
-	if m.cgroup != nil {
-		if oom, err := m.cgroup.OOMKilled(); err == nil && oom {
-			return ": killed for exceeding linux.resources.memory.limit"
-		}
+	if oom, err := m.cgroup.OOMKilled(); err == nil && oom {
+		return ": killed for exceeding linux.resources.memory.limit"
 	}
 	return ""
 }
@@ -416,12 +379,15 @@ func (m *making) undo(why error) error {
 	if m.family != nil && m.family.sync != nil {
 		m.family.sync.Close()
 	}
+	errs := []error{why}
 	if m.pid > 0 {
 		// Our own child, not reaped: the id is still its.
 		_ = unix.Kill(m.pid, unix.SIGKILL) // it may have ended by itself
+		if errors.Is(why, cgroup.ErrFrozen) {
+			errs = append(errs, m.cgroup.Kill(ctx, unix.SIGKILL))
+		}
 		_, _ = wait4(m.pid)
 	}
-	errs := []error{why}
 	if m.made {
 		errs = append(errs, m.cgroup.Destroy(ctx))
 	}

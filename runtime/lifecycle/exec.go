@@ -103,7 +103,7 @@ type execution struct {
 
 // openProcess opens the container's process where it has one that lives.
 func (c *Container) openProcess() (*os.File, error) {
-	switch c.Status() {
+	switch c.phase() {
 	case specs.StateCreating:
 		return nil, fmt.Errorf("cannot exec in a container that is being created: %w", ErrNotRunning)
 	case specs.StateStopped:
@@ -145,7 +145,7 @@ func (x *execution) configure() (err error) {
 	f := &plan.Facts{Host: x.machine, ID: x.container.ID, Bundle: x.container.Bundle,
 		PreserveFDs: x.options.PreserveFDs, NoNewKeyring: x.container.NoNewKeyring}
 	if x.cgroup != nil {
-		f.CgroupFiles = len(x.machine.Hierarchies)
+		f.CgroupFiles, _ = CgroupFacts(x.machine, x.cgroup.Paths())
 	}
 	if !hasHome(p.Env) {
 		f.Home = x.container.home(p.User.UID)
@@ -231,7 +231,7 @@ func (x *execution) console() (*os.File, error) {
 func (x *execution) await(ctx context.Context) error {
 	var failure []byte
 	for {
-		m, err := receive(ctx, x.family.sync)
+		m, err := receive(ctx, x.family.sync, x.frozen)
 		if err != nil {
 			return err
 		}

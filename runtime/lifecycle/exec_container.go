@@ -112,6 +112,14 @@ func (c *Container) home(uid uint32) string {
 	return homeOf(root, uid)
 }
 
+// frozen says whether there is no use in waiting for the process.
+func (x *execution) frozen() (bool, error) {
+	if x.options.IgnorePaused || x.cgroup == nil {
+		return false, nil
+	}
+	return x.cgroup.Frozen()
+}
+
 // chooseCgroup finds the control groups to run in, and refuses frozen ones.
 func (x *execution) chooseCgroup() (err error) {
 	paths := x.container.Cgroups

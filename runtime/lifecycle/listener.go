@@ -45,7 +45,7 @@ func (c *Container) passListener(ctx context.Context, conn *os.File, message []b
 	if rest := message[plan.ListenerSize:]; len(rest) > 0 {
 		return rest, nil // the filter has refused to read our answer
 	}
-	return receive(ctx, conn)
+	return receive(ctx, conn, c.Frozen)
 }
 
 // passListener does the same for a further process, which is our child and not

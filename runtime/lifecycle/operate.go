@@ -71,9 +71,12 @@ func (s Store) Start(ctx context.Context, id string) error {
 	if err := os.Remove(filepath.Join(c.dir, gateName)); err != nil {
 		return fmt.Errorf("container %q: start: %w", id, err)
 	}
-	report, err := receive(ctx, conn)
+	report, err := receive(ctx, conn, c.Frozen)
 	if err == nil {
 		report, err = c.passListener(ctx, conn, report)
+	}
+	if errors.Is(err, cgroup.ErrFrozen) {
+		err = fmt.Errorf("the container is paused, and goes on when it is resumed: %w", err)
 	}
 	if err != nil {
 		return fmt.Errorf("container %q: start: %w", id, err)
@@ -105,13 +108,24 @@ func (s Store) Kill(ctx context.Context, id string, sig unix.Signal, all bool) e
 		return err
 	}
 	if all {
-		m, err := c.manager()
-		if err != nil || m == nil {
-			return err
-		}
-		return m.Kill(ctx, sig)
+		return c.signalAll(ctx, sig)
 	}
 	return c.signal(sig)
+}
+
+// signalAll sends a signal to all processes of the container.
+func (c *Container) signalAll(ctx context.Context, sig unix.Signal) error {
+	if len(c.Cgroups) == 0 && sig == unix.SIGKILL && c.ownsPIDs() {
+		return c.signal(sig) // with its first process the others of a PID namespace end
+	}
+	m, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	if err := m.Kill(ctx, sig); err != nil {
+		return fmt.Errorf("container %q: %w", c.ID, err)
+	}
+	return nil
 }
 
 // signal sends a signal to the container's process and to no other that has
@@ -135,6 +149,9 @@ func (c *Container) signal(sig unix.Signal) error {
 	err = unix.PidfdSendSignal(fd, sig, nil, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return gone
+	}
+	if err == nil && sig == unix.SIGKILL {
+		err = cgroup.Thaw(c.Cgroups)
 	}
 	if err != nil {
 		return fmt.Errorf("container %q: kill: %w", c.ID, err)
@@ -192,8 +209,8 @@ func (s Store) deleteBroken(id string, why error) error {
 }
 
 func (c *Container) delete(ctx context.Context, force bool) error {
-	if status := c.Status(); status != specs.StateStopped && !force {
-		return fmt.Errorf("cannot delete container %q that is not stopped: %s", c.ID, status)
+	if !force && c.phase() != specs.StateStopped {
+		return fmt.Errorf("cannot delete container %q that is not stopped: %s", c.ID, c.Status())
 	}
 	if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
 		return err
@@ -250,7 +267,7 @@ const orphanTimeout = 2 * time.Second
 // ends what else runs in it.
 func (c *Container) remove(ctx context.Context, m cgroup.Manager) error {
 	if m != nil {
-		if err := removeCgroup(ctx, m); err != nil {
+		if err := m.Destroy(ctx); err != nil {
 			return fmt.Errorf("container %q: %w", c.ID, err)
 		}
 	}
@@ -258,18 +275,6 @@ func (c *Container) remove(ctx context.Context, m cgroup.Manager) error {
 		return fmt.Errorf("container %q: %w", c.ID, err)
 	}
 	return nil
-}
-
-// removeCgroup removes a control group, which is usually empty; else its
-// processes end first.
-func removeCgroup(ctx context.Context, m cgroup.Manager) error {
-	if pids, err := m.Pids(); err == nil && len(pids) == 0 {
-		return m.Destroy(ctx)
-	}
-	if err := m.Kill(ctx, unix.SIGKILL); err != nil {
-		return err
-	}
-	return m.Destroy(ctx)
 }
 
 // awaitEnd waits until the container's process has ended.

@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
 	"github.com/tare-oci/tare/runtime/plan"
 	"github.com/tare-oci/tare/safepath"
@@ -302,12 +303,23 @@ func hostID(id uint32, maps []specs.LinuxIDMapping) uint32 {
 	return id
 }
 
-// receive reads one message of the child, or nothing when it has ended.
-func receive(ctx context.Context, f *os.File) ([]byte, error) {
+// patience is how long a process may take before we ask whether it is frozen.
+const patience = 500 // milliseconds
+
+// receive reads one message of the child, or nothing when it has ended. A child
+// that is frozen, as frozen tells, says nothing for as long as it is.
+func receive(ctx context.Context, f *os.File, frozen func() (bool, error)) ([]byte, error) {
 	buf := make([]byte, 64)
 	stop := context.AfterFunc(ctx, func() { _ = unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR) })
 	defer stop()
 	for reset := false; ; {
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, patience)
+		if ready == 0 && err == nil {
+			if is, err := frozen(); err == nil && is {
+				return nil, cgroup.ErrFrozen
+			}
+			continue
+		}
 		n, err := unix.Read(int(f.Fd()), buf)
 		if errors.Is(err, unix.EINTR) {
 			continue

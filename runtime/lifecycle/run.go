@@ -26,7 +26,7 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	report, err := receive(ctx, m.family.sync)
+	report, err := receive(ctx, m.family.sync, m.cgroup.Frozen)
 	if err == nil {
 		report, err = m.container.passListener(ctx, m.family.sync, report)
 	}

@@ -200,8 +200,17 @@ func writeFile(path string, data []byte, perm uint32) error {
 	return nil
 }
 
-// Status is the container's state now, one of runtime.md's.
+// Status is the container's state now, one of runtime.md's or StatePaused.
 func (c *Container) Status() specs.ContainerState {
+	phase := c.phase()
+	if (phase == specs.StateCreated || phase == specs.StateRunning) && c.paused() {
+		return StatePaused
+	}
+	return phase
+}
+
+// phase is the state for who need not know whether the container is paused.
+func (c *Container) phase() specs.ContainerState {
 	if c.PID == 0 {
 		return specs.StateCreating
 	}

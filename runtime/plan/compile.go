@@ -7,22 +7,14 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tare-oci/tare/runtime/linux"
+	"github.com/tare-oci/tare/runtime/spec"
 )
 
 // A FieldError is what is wrong with a field of config.json.
-type FieldError struct {
-	Field string
-	Err   error
-}
-
-// Error names the file, the field and the cause.
-func (e *FieldError) Error() string { return "config.json: " + e.Field + ": " + e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *FieldError) Unwrap() error { return e.Err }
+type FieldError = spec.FieldError
 
 func fieldError(field, format string, args ...any) error {
-	return &FieldError{field, fmt.Errorf(format, args...)}
+	return &FieldError{Field: field, Err: fmt.Errorf(format, args...)}
 }
 
 var errUnsupported = errors.New("not supported by this runtime")
@@ -128,7 +120,7 @@ func (c *compiler) refuse() {
 		{"hooks", hasHooks(c.spec.Hooks)},
 	} {
 		if r.set {
-			c.errs = append(c.errs, &FieldError{r.field, errUnsupported})
+			c.errs = append(c.errs, &FieldError{Field: r.field, Err: errUnsupported})
 		}
 	}
 }

@@ -16,7 +16,7 @@ func (c *compiler) namespaces() {
 		case !ok:
 			c.fail(field+".type", "unknown namespace %q", ns.Type)
 		case ns.Path == "" && ns.Type == specs.TimeNamespace:
-			c.errs = append(c.errs, &FieldError{field, errUnsupported})
+			c.errs = append(c.errs, &FieldError{Field: field, Err: errUnsupported})
 		case ns.Path == "":
 			c.fresh |= info.CloneFlag
 		case ns.Type == specs.UserNamespace || ns.Type == specs.PIDNamespace || ns.Type == specs.TimeNamespace || ns.Type == specs.MountNamespace:

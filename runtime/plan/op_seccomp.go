@@ -39,7 +39,7 @@ func (c *compiler) filter() (*loadSeccomp, error) {
 	}
 	compiled, err := seccomp.Compile(profile, native)
 	if e := (*seccomp.FieldError)(nil); errors.As(err, &e) {
-		return nil, &FieldError{e.Field, e.Err}
+		return nil, &FieldError{Field: e.Field, Err: e.Err}
 	}
 	if err != nil {
 		return nil, fieldError("linux.seccomp", "%w", err)

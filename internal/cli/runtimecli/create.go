@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 
+	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/foreground"
 	"github.com/tare-oci/tare/runtime/lifecycle"
 )
@@ -25,6 +26,7 @@ func (c *call) fill(o *lifecycle.CreateOptions) {
 	o.ID = c.args[0]
 	o.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
 	o.Warn = c.log.warn
+	o.CgroupManager = cgroup.Driver(c.cgroupManager)
 }
 
 func createCommand() command {

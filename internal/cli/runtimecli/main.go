@@ -58,6 +58,7 @@ func commands() []command {
 	return []command{
 		createCommand(), runCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(), listCommand(), specCommand(),
 		execCommand(), psCommand(),
+		pauseCommand(), resumeCommand(), updateCommand(),
 	}
 }
 
@@ -72,7 +73,7 @@ func Main(args []string) int {
 	flags.StringVar(&g.logFormat, "log-format", "text", "text or json")
 	flags.BoolVar(&g.debug, "debug", false, "log more")
 	flags.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "manage control groups through systemd")
-	flags.StringVar(&g.cgroupManager, "cgroup-manager", "cgroupfs", "cgroupfs")
+	flags.StringVar(&g.cgroupManager, "cgroup-manager", "cgroupfs", "cgroupfs, systemd or disabled")
 	flags.StringVar(&g.rootless, "rootless", "auto", "true, false or auto")
 	showVersion := flags.Bool("version", false, "print the version")
 	flags.BoolVar(showVersion, "v", false, "print the version")

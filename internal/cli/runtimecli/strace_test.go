@@ -128,7 +128,7 @@ func (b *bundle) explain(wait bool) *plan.Plan {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	m, err := cgroup.New(machine, b.Linux.CgroupsPath, b.id)
+	m, err := cgroup.New(machine, cgroup.Options{Path: b.Linux.CgroupsPath, ID: b.id})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -1,0 +1,106 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tare-oci/tare/runtime/cgroup"
+	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/plan"
+)
+
+// rootless says whether control groups may not be ours to make.
+func (m *making) rootless() bool {
+	if m.options.Rootless != nil {
+		return *m.options.Rootless
+	}
+	return m.facts.UID != 0 || m.facts.InUserNamespace
+}
+
+func (m *making) newCgroup() (err error) {
+	m.cgroup, err = cgroup.New(m.facts, cgroup.Options{Path: m.spec.Linux.CgroupsPath, ID: m.options.ID,
+		Driver: m.options.CgroupManager, Optional: m.rootless()})
+	return err
+}
+
+// confine makes the control groups.
+func (m *making) confine(ctx context.Context) error {
+	err := m.cgroup.Create(ctx, m.spec.Linux.Resources)
+	m.made = err == nil // else Create has removed what it made, and the rest is another's
+	return err
+}
+
+// CgroupFacts says how many version 1 hierarchies a container's process joins,
+// and which directories are its control group, for the paths of one. Where it
+// has none it stays in ours.
+func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.CgroupDir) {
+	var own map[string]string
+	dirOf := func(key string) string {
+		if paths[key] != "" {
+			return paths[key]
+		}
+		if own == nil {
+			own = cgroup.Own(f)
+		}
+		return own[key]
+	}
+	if f.CgroupMode == host.CgroupV2 {
+		return 0, []plan.CgroupDir{{Path: dirOf("")}}
+	}
+	for _, h := range f.Hierarchies {
+		d, key := plan.CgroupDir{Name: path.Base(h.Mountpoint)}, "name="+h.Name
+		for _, c := range h.Controllers {
+			key = c
+			if c != d.Name {
+				d.Aliases = append(d.Aliases, c)
+			}
+		}
+		if paths[key] != "" {
+			files++
+		}
+		d.Path = dirOf(key)
+		dirs = append(dirs, d)
+	}
+	return files, dirs
+}
+
+// Update changes the limits of a container that has not stopped.
+func (s Store) Update(ctx context.Context, id string, r *specs.LinuxResources) error {
+	c, err := s.Load(id)
+	if err != nil {
+		return err
+	}
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c.phase() == specs.StateStopped {
+		return fmt.Errorf("container %q: %w", id, ErrNotRunning)
+	}
+	m, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	var field *plan.FieldError
+	if err = m.Set(ctx, r); errors.As(err, &field) {
+		err = fmt.Errorf("%s: %w", field.Field, field.Err) // of what the caller wants, not of config.json
+	}
+	if err != nil {
+		return fmt.Errorf("container %q: update: %w", id, err)
+	}
+	return nil
+}
+
+// cgroups returns the container's control groups, also where it has none.
+func (c *Container) cgroups() (cgroup.Manager, error) {
+	f, err := host.Probe()
+	if err != nil {
+		return nil, err
+	}
+	return cgroup.Load(f, c.Cgroups)
+}
