@@ -80,6 +80,7 @@ type making struct {
 	told      bool // the pid file is written
 	family    *family
 	pid       int
+	early     []byte // what it said before it was asked
 }
 
 // make brings a container to the point where its process is ready.
@@ -109,6 +110,9 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 		return nil, err
 	}
 	if err := m.start(wait); err != nil {
+		return nil, err
+	}
+	if err := m.settle(ctx); err != nil {
 		return nil, err
 	}
 	if err := m.provide(); err != nil {
@@ -257,7 +261,6 @@ func (m *making) start(wait bool) (err error) {
 	}
 	m.pid, err = m.image.Start(program.Start{
 		Files: m.family.files, Cloneflags: uintptr(m.plan.Namespaces), CgroupDir: dir, Dir: m.container.dir,
-		UIDMaps: sysMaps(m.spec.Linux.UIDMappings), GIDMaps: sysMaps(m.spec.Linux.GIDMappings),
 	})
 	if r := m.spec.Linux.Resources; errors.Is(err, unix.ENOMEM) && r != nil && r.Memory != nil && r.Memory.Limit != nil {
 		return &plan.FieldError{Field: "linux.resources.memory.limit", Err: err}
@@ -288,9 +291,9 @@ func (m *making) provide() (err error) {
 	if c.StartTime, _, err = processStart(m.pid); err != nil {
 		return err
 	}
-	if adj := m.process().OOMScoreAdj; adj != nil {
-		if err := writeFile(fmt.Sprintf("/proc/%d/oom_score_adj", m.pid), []byte(strconv.Itoa(*adj)), 0); err != nil {
-			return &plan.FieldError{Field: "process.oomScoreAdj", Err: err}
+	if m.plan.Maps == nil {
+		if err := m.oomScore(); err != nil {
+			return err
 		}
 	}
 	for _, r := range m.plan.Rlimits {
@@ -306,17 +309,45 @@ func (m *making) provide() (err error) {
 	return c.save()
 }
 
-// awaitReady waits until the process has made the container.
-func (m *making) awaitReady(ctx context.Context) error {
-	report, err := receive(ctx, m.family.sync, m.cgroup.Frozen)
+func (m *making) oomScore() error {
+	adj := m.process().OOMScoreAdj
+	if adj == nil {
+		return nil
+	}
+	if err := writeFile(fmt.Sprintf("/proc/%d/oom_score_adj", m.pid), []byte(strconv.Itoa(*adj)), 0); err != nil {
+		return &plan.FieldError{Field: "process.oomScoreAdj", Err: err}
+	}
+	return nil
+}
+
+// expect waits until the process says what.
+func (m *making) expect(ctx context.Context, what byte) error {
+	said, err := m.hear(ctx)
 	switch {
 	case err != nil:
 		return err
-	case len(report) == 1:
-	case len(report) == 0:
+	case len(said) == 1 && said[0] == what:
+		return nil
+	case len(said) == 0:
 		return fmt.Errorf("container init died while the container was made%s", m.ending())
 	default:
-		return m.explain(report)
+		return m.explain(said)
+	}
+}
+
+// hear is what the process says next.
+func (m *making) hear(ctx context.Context) ([]byte, error) {
+	if said := m.early; said != nil {
+		m.early = nil
+		return said, nil
+	}
+	return receive(ctx, m.family.sync, m.cgroup.Frozen)
+}
+
+// awaitReady waits until the process has made the container.
+func (m *making) awaitReady(ctx context.Context) error {
+	if err := m.expect(ctx, plan.SaysReady); err != nil {
+		return err
 	}
 	if m.options.PIDFile != "" {
 		if err := writePIDFile(m.options.PIDFile, m.pid); err != nil {

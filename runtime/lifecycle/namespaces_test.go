@@ -3,8 +3,11 @@ package lifecycle_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -13,47 +16,193 @@ import (
 	"github.com/tare-oci/tare/runtime/host"
 )
 
-// A container has namespaces of its own where it asks for them, else the host's.
+// kinds are the names of all namespaces in /proc/PID/ns.
+var kinds = map[specs.LinuxNamespaceType]string{
+	specs.PIDNamespace: "pid", specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts",
+	specs.MountNamespace: "mnt", specs.CgroupNamespace: "cgroup", specs.UserNamespace: "user", specs.TimeNamespace: "time",
+}
+
+// A container has each namespace as its configuration says: new, joined, or
+// the host's, in any mixture.
 func TestNamespaces(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
-	kinds := map[specs.LinuxNamespaceType]string{
-		specs.PIDNamespace: "pid", specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts",
-		specs.MountNamespace: "mnt", specs.CgroupNamespace: "cgroup", specs.UserNamespace: "user",
-	}
-	show := "for n in pid net ipc uts mnt cgroup user; do echo $n $(readlink /proc/self/ns/$n); done"
-	for _, c := range []struct {
-		name   string
-		change func(*bundle)
-		shared string // with the host
-	}{
-		{"of the example", func(*bundle) {}, "cgroup user"},
-		{"all", func(b *bundle) { b.userNamespace(); b.namespace(specs.CgroupNamespace, "") }, ""},
-		{"only the one it needs", func(b *bundle) {
-			b.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}}
-			b.Mounts = b.Mounts[:1]
-			b.Hostname = ""
-		}, "pid net ipc uts cgroup user"},
-		{"cgroup", func(b *bundle) { b.namespace(specs.CgroupNamespace, "") }, "user"},
+	owner, others := startHolder(t, true), startHolder(t, false)
+	for _, c := range []struct{ fresh, joined string }{
+		{"mnt pid net ipc uts", ""}, // those of the example
+		{"mnt pid net ipc uts cgroup user time", ""},
+		{"mnt", ""},
+		{"mnt pid net ipc uts cgroup", ""},
+		{"mnt time", ""},
+		{"mnt pid time", ""},
+		{"mnt user", ""},
+		{"mnt pid user", ""},
+		{"mnt net user", ""},
+		{"mnt uts time user", ""},
+		{"mnt", "pid"},
+		{"mnt net ipc uts cgroup time", "pid"},
+		{"mnt pid", "net ipc uts cgroup time"},
+		{"mnt", "pid net ipc uts cgroup time"},
+		{"mnt user", "pid net ipc uts cgroup time"},
+		{"mnt pid user time", "net"},
+		{"mnt pid net ipc uts cgroup time", "user"},
+		{"mnt", "user"},
+		{"mnt pid", "user net ipc uts"},
+		{"mnt", "user pid net ipc uts cgroup time"},
+		{"pid", "mnt"},
+		{"pid net ipc", "mnt user"},
+		{"", "mnt pid net ipc uts cgroup user time"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			b := newBundle(t, show)
-			c.change(b)
-			out, _ := b.run()
-			for _, name := range kinds {
-				ours, err := os.Readlink("/proc/self/ns/" + name)
-				if err != nil {
+		for name, holder := range map[string]holder{"": owner, " of the host": {t: t, pid: owner.pid, others: &others}} {
+			if name != "" && (c.joined == "" || has(c.joined, "mnt") && has(c.joined, "user")) {
+				continue // nobody in a user namespace may mount in the host's mount namespaces
+			}
+			t.Run(fmt.Sprintf("new %s, joined %s%s", c.fresh, c.joined, name), func(t *testing.T) {
+				if has(c.joined, "mnt") {
+					// A container takes over a mount namespace that it joins, root and all, as with runc.
+					holder = startHolder(t, name == "")
+				}
+				b := newBundle(t, "true")
+				b.mixture(c.fresh, c.joined, holder)
+				container := b.create()
+				reaped := false
+				t.Cleanup(func() { // later than its deletion
+					if !reaped {
+						_, _ = syscall.Wait4(container.PID, nil, 0, nil)
+					}
+				})
+				for _, name := range kinds {
+					want := "the host's"
+					switch {
+					case has(c.fresh, name):
+						want = "new"
+					case has(c.joined, name):
+						want = "joined"
+					}
+					if is := holder.whose(container.PID, name); is != want {
+						t.Errorf("the %s namespace is %s, want %s", name, is, want)
+					}
+				}
+				if err := b.store.Start(t.Context(), b.id); err != nil {
 					t.Fatal(err)
 				}
-				want := strings.Contains(" "+c.shared+" ", " "+name+" ")
-				if !strings.Contains(out, name+" "+name+":[") {
-					t.Errorf("cannot tell the %s namespace: %s", name, out)
-				} else if got := strings.Contains(out, ours); got != want {
-					t.Errorf("the host's %s namespace: %v, want %v", name, got, want)
+				// The first process of a joined pid namespace cannot end before it is gone.
+				reaped = true
+				var ws syscall.WaitStatus
+				if _, err := syscall.Wait4(container.PID, &ws, 0, nil); err != nil || ws.ExitStatus() != 0 {
+					t.Errorf("ended with %v, %v", ws, err)
 				}
-			}
-		})
+			})
+		}
 	}
+}
+
+// whose says whose namespace a process is in.
+func (h holder) whose(pid int, name string) string {
+	h.t.Helper()
+	var links []string
+	for _, p := range []int{pid, os.Getpid()} {
+		l, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", p, name))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		links = append(links, l)
+	}
+	switch links[0] {
+	case links[1]:
+		return "the host's"
+	case h.link(name):
+		return "joined"
+	}
+	return "new"
+}
+
+func has(words, word string) bool { return slices.Contains(strings.Fields(words), word) }
+
+// mixture gives the container new and joined namespaces, and the host's else.
+func (b *bundle) mixture(fresh, joined string, holder holder) {
+	b.Linux.Namespaces = nil
+	for kind, name := range kinds {
+		switch {
+		case has(fresh, name):
+			b.Linux.Namespaces = append(b.Linux.Namespaces, specs.LinuxNamespace{Type: kind})
+		case has(joined, name):
+			b.Linux.Namespaces = append(b.Linux.Namespaces, specs.LinuxNamespace{Type: kind, Path: holder.path(name)})
+		}
+	}
+	b.Hostname = ""
+	// What a procfs or a sysfs may be mounted over depends on the mixture; the test is not about them.
+	b.Mounts = nil
+	b.Linux.MaskedPaths, b.Linux.ReadonlyPaths = nil, nil
+	if has(fresh, "user") {
+		b.userNamespace()
+	} else if has(joined, "user") {
+		testenv.Run(b.t, "chown", "-R", "100000:100000", b.path("rootfs"))
+	}
+	if has(fresh, "time") {
+		b.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {Secs: 1000}, "boottime": {Secs: 5000, Nanosecs: 5}}
+	}
+}
+
+// A holder is a process with one namespace of each kind, to be joined.
+type holder struct {
+	t   *testing.T
+	pid int
+	// others has those that do not belong to the holder's user namespace, but to the host's.
+	others *holder
+}
+
+func (h holder) path(name string) string {
+	if h.others != nil && name != "user" {
+		return h.others.path(name)
+	}
+	if name == "time" {
+		name = "time_for_children" // which is what unshare makes
+	}
+	return fmt.Sprintf("/proc/%d/ns/%s", h.pid, name)
+}
+
+func (h holder) link(name string) string {
+	h.t.Helper()
+	l, err := os.Readlink(h.path(name))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return l
+}
+
+// startHolder starts a process in new namespaces, with or without a user
+// namespace that the others belong to.
+func startHolder(t *testing.T, user bool) holder {
+	t.Helper()
+	cmd := exec.Command("unshare", "--time", "sh", "-c", "echo ready; read wait")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC |
+		syscall.CLONE_NEWUTS | syscall.CLONE_NEWNS | syscall.CLONE_NEWCGROUP}
+	if user {
+		maps := []syscall.SysProcIDMap{{HostID: 100000, Size: 2000}}
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = maps, maps
+		cmd.SysProcAttr.Credential = &syscall.Credential{NoSetGroups: true}
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Wait() // the status is of no interest
+	})
+	if _, err := out.Read(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	return holder{t: t, pid: cmd.Process.Pid}
 }
 
 // Namespaces of another container are joined by their paths.

@@ -15,6 +15,7 @@ import (
 	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
 	"github.com/tare-oci/tare/runtime/plan"
+	"github.com/tare-oci/tare/runtime/program"
 )
 
 // lock serialises the operations that change one container. It holds until the
@@ -82,7 +83,8 @@ func (s Store) Start(ctx context.Context, id string) error {
 		return fmt.Errorf("container %q: start: %w", id, err)
 	}
 	if len(report) > 0 {
-		return fmt.Errorf("container %q: start: %w", id, c.Tail.Explain(report))
+		// A stream can have more behind the report: another of a process that a filter keeps from ending.
+		return fmt.Errorf("container %q: start: %w", id, c.Tail.Explain(report[:min(len(report), program.ReportSize)]))
 	}
 	return nil
 }

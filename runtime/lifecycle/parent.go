@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -283,14 +282,6 @@ func ownStdio(stdio [3]*os.File, uid, gid uint32) {
 		// its owner's: the container can use the descriptor all the same.
 		_ = unix.Fchown(int(f.Fd()), int(uid), int(gid))
 	}
-}
-
-func sysMaps(maps []specs.LinuxIDMapping) []syscall.SysProcIDMap {
-	out := make([]syscall.SysProcIDMap, len(maps))
-	for i, m := range maps {
-		out[i] = syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)}
-	}
-	return out
 }
 
 // hostID maps an id of the container to the host's.

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -79,8 +80,7 @@ func userNamespace(uid, gid []specs.LinuxIDMapping, dir string) (_ *os.File, err
 	if err != nil {
 		return nil, fmt.Errorf("make user namespace: %w", err)
 	}
-	pid, err := image.Start(program.Start{Files: []*os.File{r}, Cloneflags: unix.CLONE_NEWUSER, Dir: dir,
-		UIDMaps: sysMaps(uid), GIDMaps: sysMaps(gid)})
+	pid, err := image.Start(program.Start{Files: []*os.File{r}, Cloneflags: unix.CLONE_NEWUSER, Dir: dir})
 	r.Close()
 	if err != nil {
 		w.Close()
@@ -92,5 +92,8 @@ func userNamespace(uid, gid []specs.LinuxIDMapping, dir string) (_ *os.File, err
 			err = fmt.Errorf("make user namespace: wait: %w", werr)
 		}
 	}()
+	if err := writeMaps(context.Background(), pid, &plan.UserMaps{UID: uid, GID: gid}); err != nil {
+		return nil, fmt.Errorf("make user namespace: %w", err)
+	}
 	return openFile(fmt.Sprintf("/proc/%d/ns/user", pid), unix.O_RDONLY)
 }

@@ -38,6 +38,7 @@ type compiler struct {
 	tty    FD
 	cwd    FD
 	proc   FD // a procfs of the process's own, where something is written through it
+	self   FD // our directory in /proc, where a time namespace is to be made
 	trees  map[string]FD
 	dev    FD // the mount at /dev, where the container has one of its own
 	// devLate says that dev is in late.
@@ -116,7 +117,6 @@ func (c *compiler) refuse() {
 	}{
 		{"linux.intelRdt", l.IntelRdt != nil},
 		{"linux.netDevices", len(l.NetDevices) > 0},
-		{"linux.timeOffsets", len(l.TimeOffsets) > 0},
 		{"hooks", hasHooks(c.spec.Hooks)},
 	} {
 		if r.set {
@@ -131,9 +131,9 @@ func hasHooks(h *specs.Hooks) bool {
 }
 
 // treesFromParent says that mounts are copied by the parent, because the
-// process's own user may not reach them.
+// process's own user may not reach them, or its mount namespace not have them.
 func (c *compiler) treesFromParent() bool {
-	return c.userNamespace() && c.facts.Host.HasCap(linux.CAP_SYS_ADMIN)
+	return (c.userNamespace() || c.joined[linux.CLONE_NEWNS] != "") && c.facts.Host.HasCap(linux.CAP_SYS_ADMIN)
 }
 
 // files lists the descriptors every container's process starts with. Those of
@@ -160,17 +160,17 @@ func (c *compiler) files() {
 func (c *compiler) begin() {
 	joins := c.joins()
 	trees := c.parentTrees()
-	c.step("", hold{First: len(c.plan.Files)})
+	c.step("", hold{First: len(c.plan.Files), Dumpable: c.dumpable()})
 	for _, g := range c.groups {
 		c.step("linux.cgroupsPath", joinCgroup{g})
 	}
 	c.procfs(false)
-	for _, j := range joins {
-		c.step(j.Field, j.Op)
+	if c.fresh&linux.CLONE_NEWTIME != 0 {
+		// Opened before a mount namespace is joined, which may show another /proc.
+		c.self = c.newFD("proc self")
+		c.step("linux.timeOffsets", openPath{"/proc/self", c.self})
 	}
-	if c.fresh&linux.CLONE_NEWCGROUP != 0 {
-		c.step("linux.namespaces", unshare{linux.CLONE_NEWCGROUP})
-	}
+	c.settle(joins)
 	c.procfs(true)
 	c.keyring()
 	c.rootfs(trees)

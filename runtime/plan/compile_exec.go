@@ -74,7 +74,7 @@ func (c *compiler) enter() {
 	}
 	c.step("linux.namespaces", enter{c.init, c.fresh})
 	if c.fresh&linux.CLONE_NEWPID != 0 {
-		c.step("linux.namespaces", fork{c.sync})
+		c.step("linux.namespaces", fork{Parent: c.sync})
 	}
 	if c.userNamespace() {
 		c.step("linux.uidMappings", becomeRoot{})

@@ -42,18 +42,23 @@ func (c *compiler) credentials() {
 	}
 	inheritable := set("inheritable", caps.Inheritable, inherit)
 	ambient := set("ambient", caps.Ambient, permitted&inheritable)
-	c.step("process.user", setUser{p.User.UID, p.User.GID, p.User.AdditionalGids, c.noGroups()})
+	c.supplementary()
+	c.step("process.user", setUser{p.User.UID, p.User.GID})
 	c.step("process.capabilities", setCaps{effective, permitted, inheritable, ambient})
 }
 
-// noGroups: setgroups(2) is denied where an unprivileged user made the
-// namespace (user_namespaces(7)).
-func (c *compiler) noGroups() bool {
-	denied := c.userNamespace() && !c.facts.Host.HasCap(linux.CAP_SETGID)
-	if denied && len(c.spec.Process.User.AdditionalGids) > 0 {
+// supplementary sets the user's further groups. Where a user namespace denies
+// setgroups(2), none can be set, and those of the caller stay (user_namespaces(7)).
+func (c *compiler) supplementary() {
+	groups := c.spec.Process.User.AdditionalGids
+	denied := c.plan.Maps != nil && c.plan.Maps.DenySetgroups
+	if denied && len(groups) > 0 {
 		c.fail("process.user.additionalGids", "an unprivileged user cannot set them")
 	}
-	return denied
+	if denied {
+		return
+	}
+	c.step("process.user.additionalGids", setGroups{groups, c.userNamespace() || c.facts.Host.InUserNamespace})
 }
 
 // capSet reads a set of capability names. What is unknown or cannot be granted

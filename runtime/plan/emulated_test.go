@@ -41,9 +41,9 @@ func TestARM64Program(t *testing.T) {
 	}
 	p.Steps = slices.DeleteFunc(p.Steps, func(step plan.Step) bool {
 		op, _, _ := strings.Cut(step.Op.String(), " ")
-		return !slices.Contains([]string{"keyring", "setrlimit", "find", "ready,", "no_new_privs", "drop", "user", "capset", "umask", "execve"}, op)
+		return !slices.Contains([]string{"keyring", "setrlimit", "find", "ready,", "no_new_privs", "drop", "groups", "user", "capset", "umask", "execve"}, op)
 	})
-	if len(p.Steps) != 10 {
+	if len(p.Steps) != 11 {
 		t.Fatalf("steps: %v", p.Steps)
 	}
 	out, report, status := runARM64(t, p)

@@ -36,16 +36,28 @@ func (o enter) explain(errno int) string {
 	return fmt.Sprintf("enter the container's namespaces (%s): setns: %s", strings.Join(namespaceNames(o.Flags), " "), linux.ErrnoText(errno))
 }
 
-// fork goes on in a new process, because a process that has joined a pid
-// namespace is not in it but its children are. The new process is a child of
-// our parent, which is told its number.
-type fork struct{ Parent FD }
+// fork goes on in a new process. It is how a process comes into a pid namespace
+// that it has joined, or one that must belong to its new user namespace: it is
+// not in it itself, but its children are. The new process is a child of our
+// parent, which can wait for it and is told its number. What clone returns is the
+// number in our own pid namespace, which is our parent's: joining another does
+// not change that.
+type fork struct {
+	Parent FD
+	Flags  uint64 // of the namespaces that are new for it
+}
 
-func (o fork) String() string { return fmt.Sprintf("fork, tell %v, begin as session leader", o.Parent) }
+func (o fork) String() string {
+	text := fmt.Sprintf("fork, tell %v, begin as session leader", o.Parent)
+	if o.Flags != 0 {
+		text += " in new " + strings.Join(namespaceNames(o.Flags), " ")
+	}
+	return text
+}
 
 func (o fork) lower(l *lowering) {
 	child, zero := l.b.NewLabel(), program.Const(0)
-	pid := l.b.Call("clone", program.Const(linux.CLONE_PARENT|linux.SIGCHLD), zero, zero, zero, zero).OnZero(child).Result()
+	pid := l.b.Call("clone", program.Const(o.Flags|linux.CLONE_PARENT|linux.SIGCHLD), zero, zero, zero, zero).OnZero(child).Result()
 	l.b.Call("write", l.fd(o.Parent), l.b.Words(pid), program.Const(PIDSize))
 	l.b.Call("exit_group", zero)
 	l.b.Bind(child)
@@ -57,6 +69,9 @@ func (o fork) lower(l *lowering) {
 const PIDSize = 8
 
 func (o fork) explain(errno int) string {
+	if o.Flags != 0 {
+		return o.String() + ": clone: " + linux.ErrnoText(errno)
+	}
 	if errno == linux.ENOMEM {
 		// alloc_pid, once the namespace's first process is gone.
 		return "fork in the container: it has stopped, or there is no memory"
@@ -64,7 +79,7 @@ func (o fork) explain(errno int) string {
 	return "fork in the container: " + linux.ErrnoText(errno)
 }
 
-// becomeRoot makes the process root in the user namespace it has joined, where
+// becomeRoot makes the process root in the user namespace it has come into, where
 // it has all capabilities but is nobody, and could own no file that it makes. A
 // namespace may have no root.
 type becomeRoot struct{}

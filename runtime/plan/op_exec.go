@@ -8,16 +8,11 @@ import (
 )
 
 // ready tells the parent that the container is made, and waits for its answer.
-// A parent that is gone answers with the end of the stream: then the process
-// ends too, and nothing of a half-made container stays.
 type ready struct{ Sync FD }
 
 func (o ready) String() string { return fmt.Sprintf("ready, wait for %v", o.Sync) }
 
-func (o ready) lower(l *lowering) {
-	l.b.Call("write", l.fd(o.Sync), l.str("r"), program.Const(1))
-	l.b.Call("read", l.fd(o.Sync), l.b.Bytes(make([]byte, 8)), program.Const(1)).OnZero(program.Exit)
-}
+func (o ready) lower(l *lowering) { l.ask(o.Sync, SaysReady) }
 
 // waitStart waits until start connects to the container's socket and writes a
 // byte. A start that dies before it does has not started anything. From here

@@ -13,15 +13,22 @@ import (
 // not dumpable (nobody may trace it or look at its files through /proc), a
 // session leader, with exact modes for what it makes, and without the
 // descriptors that its caller leaked.
-type hold struct{ First int }
+type hold struct {
+	First int
+	// Dumpable leaves it dumpable until becomeRoot: its own user, who is not
+	// root, has to write files of it in /proc, and so does the process.
+	Dumpable bool
+}
 
 func (o hold) String() string {
-	return fmt.Sprintf("begin as session leader, not dumpable, umask 0, descriptors below %d only", o.First)
+	return fmt.Sprintf("begin as session leader, %sumask 0, descriptors below %d only", flag(!o.Dumpable, "not dumpable, "), o.First)
 }
 
 func (o hold) lower(l *lowering) {
 	l.b.Call("close_range", program.Const(o.First), program.Const(^uint32(0)), program.Const(0))
-	l.prctl(linux.PR_SET_DUMPABLE, 0)
+	if !o.Dumpable {
+		l.prctl(linux.PR_SET_DUMPABLE, 0)
+	}
 	l.prctl(linux.PR_SET_NAME, 0, l.str("tare-init"))
 	l.b.Call("setsid")
 	l.b.Call("umask", program.Const(0))
@@ -48,30 +55,6 @@ func (o joinCgroup) String() string { return fmt.Sprintf("join %v", o.Tasks) }
 func (o joinCgroup) lower(l *lowering) {
 	l.b.Call("write", l.fd(o.Tasks), l.str("0"), program.Const(1))
 	l.close(l.fd(o.Tasks))
-}
-
-// unshare makes new namespaces that could not be made when the process was.
-type unshare struct{ Flags uint64 }
-
-func (o unshare) String() string {
-	return "unshare " + strings.Join(namespaceNames(o.Flags), " ")
-}
-
-func (o unshare) lower(l *lowering) { l.b.Call("unshare", program.Const(o.Flags)) }
-
-// setns joins a namespace that exists.
-type setns struct {
-	NS   FD
-	Flag uint64
-}
-
-func (o setns) String() string {
-	return fmt.Sprintf("setns %v %s", o.NS, strings.Join(namespaceNames(o.Flag), " "))
-}
-
-func (o setns) lower(l *lowering) {
-	l.b.Call("setns", l.fd(o.NS), program.Const(o.Flag))
-	l.close(l.fd(o.NS))
 }
 
 // setName sets the host name or the NIS domain name.
@@ -140,24 +123,29 @@ func (o dropBounding) lower(l *lowering) {
 	}
 }
 
+// setGroups sets the supplementary groups of the container's process.
+type setGroups struct {
+	Groups []uint32
+	// MayBeDenied: the user namespace may deny it. Then it has to be none.
+	MayBeDenied bool
+}
+
+func (o setGroups) String() string { return fmt.Sprintf("groups %v", o.Groups) }
+
+func (o setGroups) lower(l *lowering) {
+	call := l.b.Call("setgroups", program.Const(len(o.Groups)), l.b.Bytes(le32(o.Groups...)))
+	if o.MayBeDenied && len(o.Groups) == 0 {
+		call.Tolerate(linux.EPERM)
+	}
+}
+
 // setUser changes to the user of the container's process; its capabilities
 // survive until setCaps.
-type setUser struct {
-	UID, GID uint32
-	Groups   []uint32
-	// NoGroups leaves the supplementary groups: setgroups(2) is denied in a
-	// user namespace made without privileges.
-	NoGroups bool
-}
+type setUser struct{ UID, GID uint32 }
 
-func (o setUser) String() string {
-	return fmt.Sprintf("user %d:%d groups %v", o.UID, o.GID, o.Groups)
-}
+func (o setUser) String() string { return fmt.Sprintf("user %d:%d", o.UID, o.GID) }
 
 func (o setUser) lower(l *lowering) {
-	if !o.NoGroups {
-		l.b.Call("setgroups", program.Const(len(o.Groups)), l.b.Bytes(le32(o.Groups...)))
-	}
 	gid, uid := program.Const(o.GID), program.Const(o.UID)
 	l.b.Call("setresgid", gid, gid, gid)
 	if o.UID != 0 {

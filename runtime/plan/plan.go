@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tare-oci/tare/runtime/linux"
 	"github.com/tare-oci/tare/runtime/program"
 )
@@ -17,6 +19,9 @@ type Plan struct {
 	GOARCH string
 	// Namespaces are the CLONE_NEW* flags the process is cloned with.
 	Namespaces uint64
+	// Maps are what the parent writes when the process says SaysMaps; nil for
+	// a process that does not.
+	Maps *UserMaps
 	// Files are the descriptors 0, 1, 2… the process is started with.
 	Files []File
 	// Steps run in order.
@@ -38,6 +43,33 @@ type Step struct {
 	// Field is the path in config.json, such as "mounts[2].options", or empty
 	// for what every container needs.
 	Field string
+}
+
+// UserMaps are the id maps of a new user namespace and how they get there.
+type UserMaps struct {
+	UID, GID []specs.LinuxIDMapping
+	// UIDTool and GIDTool have newuidmap and newgidmap write them, which may
+	// map what /etc/subuid and /etc/subgid give the user.
+	UIDTool, GIDTool bool
+	// DenySetgroups forbids setgroups(2) in the namespace, which the kernel
+	// wants of an unprivileged process that writes a gid map.
+	DenySetgroups bool
+}
+
+// String describes the maps and who writes them.
+func (m *UserMaps) String() string {
+	text := func(maps []specs.LinuxIDMapping, tool bool, name string) string {
+		var s strings.Builder
+		s.WriteString(name)
+		if tool {
+			s.WriteString(" by new" + name + "map")
+		}
+		for _, x := range maps {
+			fmt.Fprintf(&s, " %d:%d:%d", x.ContainerID, x.HostID, x.Size)
+		}
+		return s.String()
+	}
+	return text(m.UID, m.UIDTool, "uid") + ", " + text(m.GID, m.GIDTool, "gid") + flag(m.DenySetgroups, ", setgroups denied")
 }
 
 // A Rlimit is a resource limit of the process.
@@ -136,6 +168,9 @@ func (p *Plan) Print(w io.Writer, calls bool) error {
 	fmt.Fprintln(&out, strings.Join(append([]string{"clone"}, namespaceNames(p.Namespaces)...), " "))
 	for i, f := range p.Files {
 		fmt.Fprintf(&out, "  fd %d: %s\n", i, withField(f.String(), f.Field))
+	}
+	if p.Maps != nil {
+		fmt.Fprintf(&out, "  %s\n", withField("maps: "+p.Maps.String(), "linux.uidMappings"))
 	}
 	byStep, err := p.callsByStep(calls)
 	if err != nil {

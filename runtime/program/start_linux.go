@@ -15,10 +15,10 @@ import (
 type Start struct {
 	// Files become the descriptors 0, 1, 2… of the process; nil leaves one closed.
 	Files []*os.File
-	// Cloneflags are the namespaces (CLONE_NEW*) that are new for the process.
+	// Cloneflags are the namespaces (CLONE_NEW*) that are new for the process. A
+	// user namespace is none of them: an exec as a user it does not map drops all
+	// capabilities, so a program makes its own, and is root there before it execs.
 	Cloneflags uintptr
-	// UIDMaps and GIDMaps are written for a new user namespace.
-	UIDMaps, GIDMaps []syscall.SysProcIDMap
 	// CgroupDir, where not nil, is the cgroup v2 directory to start in.
 	CgroupDir *os.File
 	// Dir takes the file where anonymous memory may not be executed.
@@ -48,12 +48,6 @@ func (im *Image) Start(s Start) (pid int, err error) {
 	defer unix.Close(file)
 	if s.CgroupDir != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(s.CgroupDir.Fd())
-	}
-	if s.Cloneflags&unix.CLONE_NEWUSER != 0 {
-		attr.Sys.UidMappings, attr.Sys.GidMappings = s.UIDMaps, s.GIDMaps
-		attr.Sys.GidMappingsEnableSetgroups = true
-		// An exec as any other user would drop the capabilities.
-		attr.Sys.Credential = &syscall.Credential{NoSetGroups: true}
 	}
 	pid, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(file), []string{"tare-init"}, attr)
 	if err != nil {
