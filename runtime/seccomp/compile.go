@@ -393,8 +393,21 @@ func (c *compiler) spans(i int) []span {
 		}
 	}
 	s = c.appendSpan(s, linux.X32SyscallBit, c.kill)
+	if newer := c.newer(i); newer != 0 {
+		// Without that bit, runc takes negative numbers for new calls.
+		s = c.appendSpan(s, 1<<31, newer)
+		s = c.appendSpan(s, 1<<31|linux.X32SyscallBit, c.kill)
+	}
 	// -1 is how a tracer skips a call, and no x32 call: it shall not kill.
 	return c.appendSpan(s, math.MaxUint32, 0)
+}
+
+// newer is the verdict on calls of an ABI that are newer than the profile.
+func (c *compiler) newer(abi int) int {
+	if c.abis[abi].last < 0 {
+		return 0 // it names none
+	}
+	return c.enosys
 }
 
 func (c *compiler) appendABI(s []span, i int) []span {
@@ -406,10 +419,7 @@ func (c *compiler) appendABI(s []span, i int) []span {
 	for offset := 0; offset <= a.last; offset++ {
 		s = c.appendSpan(s, uint32(base+offset), int(a.table[offset]))
 	}
-	newer := 0
-	if a.last >= 0 {
-		newer = c.enosys
-	}
+	newer := c.newer(i)
 	s = c.appendSpan(s, uint32(base+a.last+1), newer)
 	for _, b := range a.beyond {
 		s = c.appendSpan(s, b.nr, int(b.verdict))

@@ -285,19 +285,21 @@ func TestString(t *testing.T) {
 		{Names: []string{"clone"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Value: 0x7e020000, Op: specs.OpMaskedEqual}}},
 	}}
 	const want = `   0  load   arch
-   1  if ==  0xc000003e ? 2 : 9
+   1  if ==  0xc000003e ? 2 : 11
    2  load   nr
-   3  if >=  0x39 ? 6 : 4
-   4  if >=  0x2 ? 5 : 12
-   5  if >=  0x38 ? 10 : 13
-   6  if >=  0x40000000 ? 8 : 7
-   7  return ERRNO(ENOSYS)
-   8  if >=  0xffffffff ? 13 : 9
-   9  return KILL_THREAD
-  10  load   args[0]+0
-  11  if &   0x7e020000 ? 13 : 12
-  12  return ALLOW
-  13  return ERRNO(EPERM)
+   3  if >=  0x40000000 ? 7 : 4
+   4  if >=  0x38 ? 6 : 5
+   5  if >=  0x2 ? 15 : 14
+   6  if >=  0x39 ? 9 : 12
+   7  if >=  0xc0000000 ? 10 : 8
+   8  if >=  0x80000000 ? 9 : 11
+   9  return ERRNO(ENOSYS)
+  10  if >=  0xffffffff ? 15 : 11
+  11  return KILL_THREAD
+  12  load   args[0]+0
+  13  if &   0x7e020000 ? 15 : 14
+  14  return ALLOW
+  15  return ERRNO(EPERM)
 `
 	got := mustCompile(t, p, linux.ArchX86_64).String()
 	if got != want {

@@ -18,6 +18,10 @@ func reference(p *specs.LinuxSeccomp, native linux.Arch, d Data) uint32 {
 		if native == linux.ArchX86_64 && d.Arch == native.Audit() && d.Nr == 0xffffffff {
 			return fallback
 		}
+		negative := d.Nr >= 1<<31 && d.Nr&linux.X32SyscallBit == 0
+		if native == linux.ArchX86_64 && d.Arch == native.Audit() && negative && refuses(fallback) && namesAny(p, native) {
+			return linux.SECCOMP_RET_ERRNO | linux.ENOSYS
+		}
 		return linux.SECCOMP_RET_KILL_THREAD
 	}
 	var candidates []referenceRule
@@ -59,6 +63,18 @@ func reference(p *specs.LinuxSeccomp, native linux.Arch, d Data) uint32 {
 		return linux.SECCOMP_RET_ERRNO | linux.ENOSYS
 	}
 	return fallback
+}
+
+// namesAny says whether a profile names a call that an architecture has.
+func namesAny(p *specs.LinuxSeccomp, arch linux.Arch) bool {
+	for _, s := range p.Syscalls {
+		for _, name := range s.Names {
+			if _, ok := linux.SyscallNumber(arch, name); ok {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func referenceArch(p *specs.LinuxSeccomp, native linux.Arch, d Data) linux.Arch {

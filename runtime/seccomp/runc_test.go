@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,12 +27,13 @@ func runcFilter(t testing.TB, name string) []Instruction {
 	return program
 }
 
-// Every decision on the engines' own profiles is runc's.
+// Every decision on the engines' own profiles, and on some made up of all kinds
+// of rules, is runc's.
 func TestSameAsRunc(t *testing.T) {
-	for _, name := range []string{"docker", "podman", "podman-rootless"} {
-		theirs := runcFilter(t, name)
-		ours := mustCompile(t, load(t, name), linux.ArchX86_64).Instructions
-		decisions := 0
+	for _, name := range []string{"docker", "podman", "podman-rootless", "rules-1", "rules-2", "rules-3", "rules-4"} {
+		profile, theirs := load(t, name), runcFilter(t, name)
+		ours := mustCompile(t, profile, linux.ArchX86_64).Instructions
+		decisions := map[uint32]int{}
 		compare := func(d Data) {
 			want, _, err := Interpret(theirs, d)
 			if err != nil {
@@ -41,30 +43,47 @@ func TestSameAsRunc(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			decisions++
+			decisions[got]++
 			if got != want {
 				t.Errorf("%s: %+v: %s, runc %s", name, d, ActionName(got), ActionName(want))
 			}
 		}
-		for _, arch := range []linux.Arch{linux.ArchX86_64, linux.ArchX86, linux.ArchAARCH64} {
-			for _, base := range []uint32{0, linux.X32SyscallBit, 0x80000000, 0xffffffff - 599} {
-				for nr := range uint32(600) {
-					compare(Data{Arch: arch.Audit(), Nr: base + nr})
-				}
+		compareNumbers(compare)
+		compareArguments(compare)
+		g := fromRand(rand.New(rand.NewPCG(8, 9)))
+		for range 20000 {
+			compare(g.data(profile, linux.ArchX86_64))
+		}
+		t.Logf("%s: %d decisions", name, len(decisions))
+		for action, n := range decisions {
+			t.Logf("  %s: %d", ActionName(action), n)
+		}
+	}
+}
+
+func compareNumbers(compare func(Data)) {
+	for _, arch := range []linux.Arch{linux.ArchX86_64, linux.ArchX86, linux.ArchAARCH64} {
+		for _, base := range []uint32{0, linux.X32SyscallBit, 0x80000000, 0xffffffff - 599} {
+			for nr := range uint32(600) {
+				compare(Data{Arch: arch.Audit(), Nr: base + nr})
 			}
-			for _, call := range []string{"clone", "personality", "socket", "socketcall", "ipc"} {
-				nr, _ := linux.SyscallNumber(arch, call)
-				for _, a := range someValues {
-					for _, b := range someValues {
-						for _, c := range append(someValues, 9, 16, 0x20000, 0x20008) {
-							compare(Data{Arch: arch.Audit(), Nr: uint32(nr), Args: [6]uint64{c, a, b}})
-							compare(Data{Arch: arch.Audit(), Nr: uint32(nr), Args: [6]uint64{a, b, c}})
-						}
+		}
+	}
+}
+
+func compareArguments(compare func(Data)) {
+	for _, arch := range []linux.Arch{linux.ArchX86_64, linux.ArchX86} {
+		for _, call := range []string{"clone", "personality", "socket", "socketcall", "ipc"} {
+			nr, _ := linux.SyscallNumber(arch, call)
+			for _, a := range someValues {
+				for _, b := range someValues {
+					for _, c := range append(someValues, 9, 16, 0x20000, 0x20008) {
+						compare(Data{Arch: arch.Audit(), Nr: uint32(nr), Args: [6]uint64{c, a, b}})
+						compare(Data{Arch: arch.Audit(), Nr: uint32(nr), Args: [6]uint64{a, b, c}})
 					}
 				}
 			}
 		}
-		t.Logf("%s: %d decisions", name, decisions)
 	}
 }
 
