@@ -45,6 +45,9 @@ func (o mountSetattr) String() string {
 	if o.Set != 0 {
 		what = append(what, "+"+attrNames(o.Set))
 	}
+	if o.Clear&linux.MOUNT_ATTR__ATIME != 0 && o.Set&linux.MOUNT_ATTR__ATIME == 0 {
+		what = append(what, "+relatime")
+	}
 	if c := o.Clear &^ o.Set &^ linux.MOUNT_ATTR__ATIME; c != 0 {
 		what = append(what, "-"+attrNames(c))
 	}

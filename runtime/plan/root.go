@@ -9,16 +9,10 @@ import (
 
 // rootPropagation is linux.rootfsPropagation, 0 where it is not set.
 func (c *compiler) rootPropagation() uint64 {
-	p := c.linux().RootfsPropagation
-	if p == "" {
-		return 0
+	if p := linux.ParseMountOptions([]string{c.linux().RootfsPropagation}).Propagation; len(p) == 1 {
+		return p[0]
 	}
-	m := linux.ParseMountOptions([]string{p})
-	if len(m.Propagation) != 1 {
-		c.fail("linux.rootfsPropagation", "unknown propagation %q", p)
-		return 0
-	}
-	return m.Propagation[0]
+	return 0
 }
 
 // rootfs puts the root file system where the process can pivot to it. Its own
@@ -27,13 +21,14 @@ func (c *compiler) rootPropagation() uint64 {
 //
 // What becomes of the host's mounts decides about those that are bound from
 // them: without a word on it they receive what is mounted on the host, and
-// nothing goes back. Under a shared root they stay peers of the host's; then
-// only "/" itself is made private, so that what is put there stays here.
+// nothing goes back. Under a shared root they stay peers of the host's, unless
+// those stay here too; then only "/" itself is made private, so that what is put
+// there is not the host's.
 func (c *compiler) rootfs(trees map[string]FD) {
 	c.trees = trees
 	const field = "linux.rootfsPropagation"
 	switch p := c.rootPropagation(); {
-	case p&linux.MS_SHARED != 0:
+	case p&linux.MS_SHARED != 0 && !c.facts.NoPivot:
 		c.step(field, mountSetattr{Path: "/", Propagation: linux.MS_PRIVATE})
 	case p&(linux.MS_PRIVATE|linux.MS_UNBINDABLE) != 0:
 		c.peerTrees()
@@ -68,23 +63,23 @@ func (c *compiler) pivot() {
 	}
 	p := c.rootPropagation()
 	if c.facts.NoPivot {
-		c.leaveRoot(p)
+		c.leaveRoot()
 	} else {
 		c.step("root", pivotRoot{c.root, p&linux.MS_SHARED != 0})
 	}
-	if p != 0 {
+	switch name := c.linux().RootfsPropagation; {
+	case p == 0 && name != "":
+		c.fail("linux.rootfsPropagation", "unknown propagation %q", name)
+	case p != 0:
 		c.step("linux.rootfsPropagation", mountSetattr{Path: "/", Recursive: p&linux.MS_REC != 0, Propagation: p &^ linux.MS_REC})
 	}
 }
 
 // leaveRoot is pivot without pivot_root(2): the host's tree stays beneath the
 // container's, out of sight.
-func (c *compiler) leaveRoot(propagation uint64) {
+func (c *compiler) leaveRoot() {
 	if strings.HasSuffix(c.linux().RootfsPropagation, "private") {
 		c.fail("linux.rootfsPropagation", "%s is not safe without pivot_root", c.linux().RootfsPropagation)
-	}
-	if propagation&linux.MS_SHARED != 0 {
-		c.step("root", mountSetattr{Path: "/", Recursive: true, Propagation: linux.MS_SLAVE})
 	}
 	for i := len(c.facts.HostMounts) - 1; i >= 0; i-- {
 		c.step("root", hideMount{c.facts.HostMounts[i]})
