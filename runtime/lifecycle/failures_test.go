@@ -33,7 +33,7 @@ func TestFailures(t *testing.T) {
 		{"missing bind source", func(b *bundle) { b.mount("bind", "missing", "/x", "bind") }, `mounts[7].source: bind mount source "missing": no such file or directory`},
 		{"unknown file system", func(b *bundle) { b.mount("nosuchfs", "", "/x", "") }, "fsopen: no such device (mounts[7])"},
 		{"unknown mount option", func(b *bundle) { b.mount("tmpfs", "", "/x", "nosuchoption") }, "nosuchoption"},
-		{"bad mount option", func(b *bundle) { b.mount("tmpfs", "", "/x", "size=much") }, "fsconfig: invalid argument (mounts[7])"},
+		{"bad mount option", func(b *bundle) { b.mount("tmpfs", "", "/x", "size=much") }, `option "size=much": invalid argument (mounts[7].options)`},
 		{"destination below a file", func(b *bundle) { b.mount("tmpfs", "", "/etc/passwd/x", "") }, "not a directory (mounts[7].destination)"},
 		{"file on a directory", func(b *bundle) { b.write("f", "", 0o644); b.mount("bind", "f", "/etc", "bind") }, "(mounts[7])"},
 		{"directory on a file", func(b *bundle) { b.mkdir("d"); b.mount("bind", "d", "/etc/passwd", "bind") }, "not a directory (mounts[7].destination)"},

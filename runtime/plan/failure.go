@@ -48,6 +48,12 @@ func (p *Plan) Explain(f program.Failure) error {
 	if x, ok := s.Op.(interface{ explain(errno int) string }); ok {
 		e.text = x.explain(f.Errno)
 	}
+	if f.Call == "fsconfig" && len(f.Strings) > 0 {
+		e.text = fmt.Sprintf("%s: option %q: %s", e.Op, strings.Join(f.Strings, "="), linux.ErrnoText(f.Errno))
+		if strings.HasPrefix(e.Field, "mounts[") && !strings.HasSuffix(e.Field, ".options") {
+			e.Field += ".options"
+		}
+	}
 	return e
 }
 

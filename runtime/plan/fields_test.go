@@ -123,8 +123,8 @@ func setFacts(t *testing.T, s *specs.Spec, f *plan.Facts, word string) {
 		f.Host.Caps, f.Host.UID = 0, 1000
 	case "inside": // a user namespace
 		f.Host.InUserNamespace = true
-	case "selinux":
-		f.Host.SELinux = true
+	case "selinux", "no-selinux":
+		f.Host.SELinux = word == "selinux"
 	case "copy": // what the first mount hides is there
 		f.TmpfsModes, f.CopySources = map[int]uint32{0: 0o750}, map[int]plan.CopySource{0: {Root: "/bundle/rootfs", Name: "run"}}
 	case "no-pivot":

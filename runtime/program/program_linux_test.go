@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"syscall"
@@ -120,7 +121,7 @@ func TestFailureNamesTheCall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := (Failure{Step: 2, Call: "openat", Errno: linux.ENOENT}); f != want || status != exitFailed {
+		if want := (Failure{Step: 2, Call: "openat", Strings: []string{"/nowhere/at/all"}, Errno: linux.ENOENT}); !reflect.DeepEqual(f, want) || status != exitFailed {
 			t.Fatalf("got %+v, exit %d; want %+v", f, status, want)
 		}
 		for _, bad := range [][]byte{nil, make([]byte, reportSize), bytes.Repeat([]byte{0xff}, reportSize)} {

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strconv"
@@ -16,6 +17,8 @@ const ReportSize = reportSize
 type Failure struct {
 	Step int    // as given to Builder.Step
 	Call string // the system call
+	// Strings are those among its arguments.
+	Strings []string
 	// Errno is the call's error number.
 	Errno int
 }
@@ -44,7 +47,13 @@ func (im *Image) Failure(report []byte) (Failure, error) {
 		return Failure{}, fmt.Errorf("program: report names no call: address %#x, errno %d", address, errno)
 	}
 	c := im.calls[i]
-	return Failure{Step: int(c.step), Call: im.name(c), Errno: errno}, nil
+	f := Failure{Step: int(c.step), Call: im.name(c), Errno: errno}
+	for j := range int(c.nargs) {
+		if a := c.arg(j); a.kind == text {
+			f.Strings = append(f.Strings, im.stringAt(a))
+		}
+	}
+	return f, nil
 }
 
 // Address is that of the first call of a step, 0 where it has none.
@@ -98,12 +107,7 @@ func (im *Image) text(i int) string {
 func (im *Image) argText(a Arg) string {
 	switch a.kind {
 	case text:
-		s := im.arena[a.v:]
-		for n, c := range s {
-			if c == 0 {
-				return strconv.Quote(string(s[:n]))
-			}
-		}
+		return strconv.Quote(im.stringAt(a))
 	case block:
 		return fmt.Sprintf("%#x", im.addr(a))
 	case result:
@@ -113,4 +117,9 @@ func (im *Image) argText(a Arg) string {
 		return strconv.FormatInt(v, 10)
 	}
 	return fmt.Sprintf("%#x", a.v)
+}
+
+func (im *Image) stringAt(a Arg) string {
+	s, _, _ := bytes.Cut(im.arena[a.v:], []byte{0})
+	return string(s)
 }
