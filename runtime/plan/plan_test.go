@@ -94,7 +94,9 @@ func golden(t *testing.T, path, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s is out of date; after a look at the difference: go test ./runtime/plan -update\n%s", path, got)
+		is, was := strings.Split(got, "\n"), strings.Split(string(want), "\n")
+		t.Errorf("%s is out of date; after a look at the difference: go test ./runtime/plan -update\n-%s\n+%s", path,
+			strings.Join(without(was, is), "\n-"), strings.Join(without(is, was), "\n+"))
 	}
 }
 
