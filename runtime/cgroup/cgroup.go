@@ -53,6 +53,10 @@ type Manager interface {
 	Frozen() (bool, error)
 	// Set changes limits that r names. It leaves devices alone, as runc's update does.
 	Set(ctx context.Context, r *specs.LinuxResources) error
+	// Stats reads what the container uses.
+	Stats() (*Stats, error)
+	// OOMs calls f each time the kernel's OOM killer strikes, until the cgroups are removed, on version 2 until they are empty, or ctx ends.
+	OOMs(ctx context.Context, f func()) error
 	// OOMKilled reports whether the kernel's OOM killer has struck.
 	OOMKilled() (bool, error)
 	// Destroy ends what runs in the cgroups, if anything does, and removes them with all nested ones. It waits a bounded time for exiting

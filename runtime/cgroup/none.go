@@ -49,6 +49,10 @@ func (m *none) Frozen() (bool, error)          { return false, nil }
 func (m *none) OOMKilled() (bool, error)       { return false, nil }
 func (m *none) Destroy(context.Context) error  { return nil }
 
+func (m *none) Stats() (*Stats, error) { return nil, m.missing("statistics") }
+
+func (m *none) OOMs(context.Context, func()) error { return m.missing("wait for the OOM killer") }
+
 func (m *none) Kill(context.Context, unix.Signal) error { return m.missing("kill all processes") }
 
 func (m *none) Freeze(_ context.Context, frozen bool) error {

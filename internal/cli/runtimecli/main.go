@@ -58,7 +58,7 @@ func commands() []command {
 	return []command{
 		createCommand(), runCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(), listCommand(), specCommand(),
 		execCommand(), psCommand(),
-		pauseCommand(), resumeCommand(), updateCommand(),
+		pauseCommand(), resumeCommand(), updateCommand(), eventsCommand(),
 	}
 }
 

@@ -1,7 +1,9 @@
 package runtimecli_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -302,4 +304,61 @@ func TestFrozenCgroup(t *testing.T) {
 			t.Error(out)
 		}
 	})
+}
+
+func TestEvents(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, `trap 'x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done' USR1; while :; do sleep 0.01; done`)
+	limit := int64(16 << 20)
+	b.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	if out := b.refused("events", "--stats", "ID"); !strings.Contains(out, "container does not exist") {
+		t.Error(out)
+	}
+	b.background()
+	var e struct {
+		Type, ID string
+		Data     cgroup.Stats
+	}
+	if err := json.Unmarshal([]byte(b.do("events", "--stats", "ID")), &e); err != nil || e.Type != "stats" || e.ID != b.id || e.Data.Memory.Usage.Limit != 16<<20 {
+		t.Errorf("%v: %+v", err, e)
+	}
+	if out := b.refused("events", "--interval", "0", "ID"); !strings.Contains(out, "must be greater than 0") {
+		t.Error(out)
+	}
+	cmd := b.command("events", "--interval", "20ms", "ID")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := json.NewDecoder(out)
+	for e.Type = ""; e.Type != "stats"; {
+		if err := lines.Decode(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.do("kill", "ID", "USR1")
+	for e.Type = ""; e.Type != "oom"; {
+		if err := lines.Decode(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.awaitStopped()
+	b.do("delete", "ID")
+	if _, err := io.Copy(io.Discard, out); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	b.do("create", "ID")
+	b.do("kill", "ID", "9")
+	b.awaitStopped()
+	if out := b.refused("events", "--stats", "ID"); !strings.Contains(out, "is not running") {
+		t.Error(out)
+	}
+	b.do("delete", "ID")
 }

@@ -1,7 +1,6 @@
 package runtimecli
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tare-oci/tare/runtime/spec"
 )
 
 // maxResources bounds what update reads.
@@ -115,13 +116,14 @@ func (u *updating) read() error {
 	if err == nil && len(data) > maxResources {
 		err = fmt.Errorf("more than %d bytes", maxResources)
 	}
-	u.r = specs.LinuxResources{}
+	var r *specs.LinuxResources
 	if err == nil {
-		err = json.Unmarshal(data, &u.r)
+		r, err = spec.DecodeResources(data)
 	}
 	if err != nil {
 		return fmt.Errorf("update: --resources %s: %w", u.file, err)
 	}
+	u.r = *r
 	if u.r.Memory == nil {
 		u.r.Memory = &specs.LinuxMemory{}
 	}
