@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +52,7 @@ func TestGoldenExec(t *testing.T) {
 			compiled, err := plan.CompileExec(s, f)
 			if err != nil {
 				out.WriteString("error: " + err.Error() + "\n")
-			} else if err := compiled.Print(&out, false); err != nil {
+			} else if err := errors.Join(compiled.Verify(), compiled.Print(&out, false)); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, "testdata/"+c.name+".plan", out.String())

@@ -63,6 +63,7 @@ type call struct {
 func (c *call) arg(i int) Arg { return Arg{c.kinds[i], c.args[i]} }
 
 type word struct {
+	block  int // where the words begin that it is one of
 	offset int // into the arena
 	arg    Arg
 }
@@ -150,7 +151,7 @@ func (b *Builder) Words(ws ...Arg) Arg {
 			b.arena = binary.LittleEndian.AppendUint64(b.arena, w.v)
 			continue
 		}
-		b.words = append(b.words, word{len(b.arena), w})
+		b.words = append(b.words, word{at, len(b.arena), w})
 		b.arena = append(b.arena, 0, 0, 0, 0, 0, 0, 0, 0)
 	}
 	return Arg{block, uint64(at)}

@@ -47,6 +47,12 @@ type Image struct {
 	calls []call
 	arena []byte
 	addr  func(Arg) uint64
+
+	// What Verify looks at.
+	labels []int
+	masks  []errnoSet
+	words  []word
+	vars   int
 }
 
 // Image lays the program out. The Builder must not be used afterwards.
@@ -89,6 +95,7 @@ func (b *Builder) Image() (*Image, error) {
 		return nil, err
 	}
 	im.ELF, im.arch, im.calls, im.arena, im.addr = elf, b.arch, b.calls, b.arena, addr
+	im.labels, im.masks, im.words, im.vars = b.labels, b.masks, b.words, b.vars
 	return im, nil
 }
 
