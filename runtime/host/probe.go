@@ -24,7 +24,7 @@ func Probe() (Facts, error) {
 	if err := f.Kernel.check(); err != nil {
 		return Facts{}, err
 	}
-	if f.InUserNamespace, err = inUserNamespace(); err != nil {
+	if f.InUserNamespace, err = InUserNamespace(); err != nil {
 		return Facts{}, err
 	}
 	f.LastCap = lastCap()
@@ -78,7 +78,8 @@ func parseVersion(release string) (Version, error) {
 	return Version{Major: n[0], Minor: n[1]}, nil
 }
 
-func inUserNamespace() (bool, error) {
+// InUserNamespace reports whether we are in another than the initial user namespace.
+func InUserNamespace() (bool, error) {
 	var buf [64]byte
 	n, err := unix.Readlink("/proc/self/ns/user", buf[:])
 	if errors.Is(err, unix.ENOENT) {

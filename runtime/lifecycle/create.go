@@ -407,18 +407,11 @@ func (m *making) undo(why error) error {
 	// The reason may be that the context has ended; cleaning up has its own time.
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 	defer cancel()
-	if m.family != nil && m.family.sync != nil {
-		m.family.sync.Close()
-	}
 	errs := []error{why}
-	if m.pid > 0 {
-		// Our own child, not reaped: the id is still its.
-		_ = unix.Kill(m.pid, unix.SIGKILL) // it may have ended by itself
-		if errors.Is(why, cgroup.ErrFrozen) {
-			errs = append(errs, m.cgroup.Kill(ctx, unix.SIGKILL))
-		}
-		_, _ = wait4(m.pid)
+	if m.pid > 0 && errors.Is(why, cgroup.ErrFrozen) {
+		errs = append(errs, m.cgroup.Kill(ctx, unix.SIGKILL))
 	}
+	m.end()
 	if m.made {
 		errs = append(errs, m.cgroup.Destroy(ctx))
 	}

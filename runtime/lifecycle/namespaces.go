@@ -71,6 +71,34 @@ func (m *making) adopt(ctx context.Context) (pid int, early []byte, err error) {
 	}
 }
 
+// end ends the process, and its child where it has made one that nobody has
+// heard of yet.
+func (m *making) end() {
+	if m.family == nil || m.family.sync == nil {
+		return
+	}
+	defer m.family.sync.Close()
+	for pid := m.pid; pid > 0; pid = m.unheard() {
+		// Our own child, not reaped: the id is still its.
+		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by itself
+		_, _ = wait4(pid)                // as it is ours
+	}
+}
+
+// unheard is the child that an ended process has told of, 0 where it has not.
+func (m *making) unheard() (pid int) {
+	buf := make([]byte, 64)
+	for {
+		n, _, err := unix.Recvfrom(int(m.family.sync.Fd()), buf, unix.MSG_DONTWAIT)
+		if n == plan.PIDSize && err == nil {
+			return int(binary.LittleEndian.Uint64(buf))
+		}
+		if (n <= 0 || err != nil) && !errors.Is(err, unix.ECONNRESET) {
+			return 0
+		}
+	}
+}
+
 // writeMaps gives the new user namespace of a process its id maps.
 func writeMaps(ctx context.Context, pid int, m *plan.UserMaps) error {
 	dir := "/proc/" + strconv.Itoa(pid)

@@ -40,6 +40,9 @@ func (c *compiler) namespaces() {
 	if c.fresh&linux.CLONE_NEWUSER != 0 {
 		c.userMaps()
 	}
+	if !c.userNamespace() && !c.facts.Host.HasCap(linux.CAP_SYS_ADMIN) {
+		c.fail("linux.namespaces", "an unprivileged user needs a user namespace")
+	}
 	if !c.fromHost() {
 		c.plan.Namespaces = c.fresh &^ ownCall
 	}

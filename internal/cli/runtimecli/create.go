@@ -22,11 +22,13 @@ func createFlags(flags *flag.FlagSet) *lifecycle.CreateOptions {
 	return o
 }
 
-func (c *call) fill(o *lifecycle.CreateOptions) {
+func (c *call) fill(o *lifecycle.CreateOptions) (err error) {
 	o.ID = c.args[0]
 	o.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
 	o.Warn = c.log.warn
 	o.CgroupManager = cgroup.Driver(c.cgroupManager)
+	o.Rootless, err = parseRootless(c.rootless)
+	return err
 }
 
 func createCommand() command {
@@ -34,7 +36,9 @@ func createCommand() command {
 		flags: func(flags *flag.FlagSet) func(*call) (int, error) {
 			o := createFlags(flags)
 			return func(c *call) (int, error) {
-				c.fill(o)
+				if err := c.fill(o); err != nil {
+					return 1, err
+				}
 				_, err := c.store().Create(c, *o)
 				return 0, err
 			}
@@ -49,7 +53,9 @@ func runCommand() command {
 			flags.BoolVar(detach, "d", false, "short for --detach")
 			keep := flags.Bool("keep", false, "do not delete the container when it has ended")
 			return func(c *call) (int, error) {
-				c.fill(o)
+				if err := c.fill(o); err != nil {
+					return 1, err
+				}
 				if *detach {
 					_, err := c.store().Run(c, *o)
 					return 0, err

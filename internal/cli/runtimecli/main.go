@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/tare-oci/tare/internal/version"
 	"github.com/tare-oci/tare/runtime/lifecycle"
@@ -68,7 +67,7 @@ func Main(args []string) int {
 	var g global
 	flags := flag.NewFlagSet("tare-runtime", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&g.root, "root", defaultRoot(), "directory of the containers' `state`")
+	flags.StringVar(&g.root, "root", "", "directory of the containers' `state` (default "+systemRoot+", or a user's $XDG_RUNTIME_DIR/tare-runtime)")
 	flags.StringVar(&g.logFile, "log", "", "`file` to log to instead of standard error")
 	flags.StringVar(&g.logFormat, "log-format", "text", "text or json")
 	flags.BoolVar(&g.debug, "debug", false, "log more")
@@ -119,6 +118,9 @@ func (cmd command) main(g global, args []string) int {
 	}
 	if err == nil && g.systemdCgroup || g.cgroupManager == "systemd" {
 		err = errors.New("the systemd cgroup driver is not supported: use --cgroup-manager=cgroupfs")
+	}
+	if err == nil && g.root == "" {
+		g.root, err = defaultRoot()
 	}
 	if err != nil {
 		log.error(err)
@@ -180,15 +182,4 @@ func usage(flags *flag.FlagSet, err error) int {
 func printVersion() int {
 	fmt.Printf("tare-runtime version %s\ncommit: %s\nspec: %s\ngo: %s\n", version.Version, version.Commit(), version.RuntimeSpec, version.Go())
 	return 0
-}
-
-// defaultRoot is where state lives: the system's for root, the user's otherwise.
-func defaultRoot() string {
-	if os.Geteuid() == 0 {
-		return "/run/tare-runtime"
-	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		return filepath.Join(dir, "tare-runtime")
-	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("tare-runtime-%d", os.Geteuid()))
 }
