@@ -47,9 +47,12 @@ func (m *v2) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
 		return err
 	}
 	if len(made) == 0 {
-		if err := m.takeOver(); err != nil {
-			return err
-		}
+		err = m.takeOver()
+	} else {
+		err = m.checkThawed()
+	}
+	if err != nil {
+		return err
 	}
 	if err := m.enable(); err != nil {
 		return err
@@ -78,14 +81,17 @@ func (m *v2) takeOver() error {
 	if len(pids) > 0 {
 		return fmt.Errorf("%s: %w: %v", m.dir, ErrNotEmpty, firstFew(pids))
 	}
-	state, err := readFile(m.dir + "/cgroup.freeze")
-	if err != nil {
-		return err
+	return m.checkThawed()
+}
+
+// checkThawed refuses a frozen cgroup: whoever starts a process in one waits for its exec as long as it is. A new one is when its
+// parent is.
+func (m *v2) checkThawed() error {
+	frozen, err := m.Frozen()
+	if err == nil && frozen {
+		err = fmt.Errorf("%s: %w", m.dir, ErrFrozen)
 	}
-	if strings.TrimSpace(state) != "0" {
-		return fmt.Errorf("%s: %w", m.dir, ErrFrozen)
-	}
-	return nil
+	return err
 }
 
 // enable makes every controller of the hierarchy available to the cgroup, top down, as far as that goes: stats and later updates
