@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -309,13 +310,23 @@ func (x *execution) undo(why error) error {
 	for _, pid := range []int{x.scout, x.pid} {
 		if pid > 0 { // our own child, not reaped: the number is still its
 			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by itself
-			_, _ = wait4(pid)                // then it has told why already
+			reap(pid)
 		}
 	}
 	if x.pidfd != nil {
 		x.pidfd.Close()
 	}
 	return why
+}
+
+// reap waits for a killed process, unless it is frozen: then it dies when its
+// container goes on, and init reaps it.
+func reap(pid int) {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); got == pid || err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // Signal sends a signal to the process.

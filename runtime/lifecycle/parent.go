@@ -171,6 +171,10 @@ func (f *family) open(file plan.File) (*os.File, error) {
 	}
 	switch file.Kind {
 	case plan.Stdio:
+		if f.sources.stdio[file.Index] == nil && f.sources.console != nil {
+			// The terminal will take its number, so nothing else may before.
+			return keep(openFile(os.DevNull, unix.O_RDWR))
+		}
 		return f.sources.stdio[file.Index], nil
 	case plan.Preserved:
 		fd := 3 + file.Index
