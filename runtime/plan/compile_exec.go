@@ -91,5 +91,5 @@ func (c *compiler) inside() {
 		c.step("process.terminal", sendTerminal{c.cons, c.terminal()})
 	}
 	c.cwd = c.newFD("cwd")
-	c.step("process.cwd", openDir{c.root, "/" + rel(c.spec.Process.Cwd), c.cwd})
+	c.step("process.cwd", openDir{c.root, c.spec.Process.Cwd, c.cwd})
 }

@@ -5,11 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/internal/cli/runtimecli"
 	"github.com/tare-oci/tare/internal/testenv"
@@ -26,6 +28,8 @@ func TestMain(m *testing.M) {
 //
 //	bundle DIR        make a bundle whose process is a shell in a busybox root
 //	config DIR EXPR   change its config.json with jq
+//	reap FILE         end the process whose number is in a file, an orphan that is ours: as long as it
+//	                  is not waited for, its container's first process does not end either
 //	detach COMMAND    exec for what leaves a process behind, which would keep exec's pipes open
 //
 // $ID, $ID2 are names for containers, and $ROOT, which tare-runtime finds by
@@ -50,6 +54,13 @@ func TestScripts(t *testing.T) {
 				ts.Check(writeConfig(dir, exampleSpec()))
 			},
 			"detach": detach,
+			"reap": func(ts *testscript.TestScript, _ bool, args []string) {
+				pid, err := strconv.Atoi(ts.ReadFile(args[0]))
+				ts.Check(err)
+				ts.Check(unix.Kill(pid, unix.SIGKILL))
+				_, err = unix.Wait4(pid, nil, 0, nil)
+				ts.Check(err)
+			},
 			"config": func(ts *testscript.TestScript, _ bool, args []string) {
 				path := ts.MkAbs(filepath.Join(args[0], "config.json"))
 				out, err := exec.Command(jq, args[1], path).Output()
