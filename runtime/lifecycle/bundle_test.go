@@ -22,16 +22,17 @@ import (
 // example configuration as a test changes it.
 type bundle struct {
 	*specs.Spec
-	t     testing.TB
-	id    string
-	dir   string
-	store lifecycle.Store
+	t       testing.TB
+	id      string
+	dir     string
+	store   lifecycle.Store
+	noPivot bool
 	// stdin is what the container reads; nothing, unless a test sets it.
 	stdin *os.File
 }
 
 // applets are the commands of the root file system.
-const applets = "cat chmod cut dd echo env false grep head hostname id ifconfig ionice kill ls mkdir mount mountpoint nc nice readlink " +
+const applets = "cat chmod chown find rm cut dd echo env false grep head hostname id ifconfig ionice kill ls mkdir mount mountpoint nc nice readlink " +
 	"sed seq sh sleep sort stat stty sync sysctl tail test touch tr true tty umount uname wc"
 
 // newBundle makes a bundle whose process runs a shell script.
@@ -145,7 +146,7 @@ func (b *bundle) save() {
 
 // options are what creates the container, with out as its standard output and error.
 func (b *bundle) options(out *os.File) lifecycle.CreateOptions {
-	return lifecycle.CreateOptions{ID: b.id, Bundle: b.dir, Stdio: [3]*os.File{b.stdin, out, out},
+	return lifecycle.CreateOptions{ID: b.id, Bundle: b.dir, Stdio: [3]*os.File{b.stdin, out, out}, NoPivot: b.noPivot,
 		Warn: func(message string) { b.t.Log("warning:", message) }}
 }
 

@@ -22,6 +22,7 @@ func (c *compiler) newMount(m mount) {
 	if late {
 		// What is mounted below it, and devices, need places to be made in it.
 		fs.Attr &^= readonly
+		fs.Flags = superFlags(m.options)
 	}
 	// The devices are made through the mount itself where nothing will cover it.
 	dev := m.dest == "/dev" && m.index == c.lastAt("/dev") && c.ownDev()
