@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tare-oci/tare/runtime/foreground"
 	"github.com/tare-oci/tare/runtime/plan"
 )
 
@@ -25,9 +26,15 @@ var (
 
 // ExitStatus is the status that a command line ends with for an error of Run:
 // 127 for a command that does not exist, 126 for one that cannot be executed,
-// 125 for all else, as docker and podman have it.
+// 128 and the signal's number where a signal ended it, 125 for all else, as
+// docker and podman have it.
 func ExitStatus(err error) int {
+	var interrupted *foreground.Interrupted
 	switch {
+	case errors.As(err, &interrupted):
+		if n, ok := interrupted.Signal.(unix.Signal); ok {
+			return 128 + int(n)
+		}
 	case errors.Is(err, ErrCommandNotFound):
 		return 127
 	case errors.Is(err, ErrCommandNotExecutable):

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/cgroup"
+	"github.com/tare-oci/tare/runtime/foreground"
 	"github.com/tare-oci/tare/runtime/host"
 )
 
@@ -32,7 +33,7 @@ func (x external) root() string {
 
 // run runs the container in dir in the foreground. It must be called on the
 // thread that has the container's root file system mounted.
-func (x external) run(ctx context.Context, id, dir string, o RunOptions) (status int, err error) {
+func (x external) run(ctx context.Context, id, dir string, o RunOptions, caught func()) (status int, err error) {
 	log := filepath.Join(dir, "runtime.log")
 	cmd := exec.Command(x.program, "--root", x.root(), "--log", log, "--log-format", "json", "run", "--bundle", dir, id)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = o.Stdio[0], o.Stdio[1], o.Stdio[2]
@@ -41,8 +42,12 @@ func (x external) run(ctx context.Context, id, dir string, o RunOptions) (status
 	// there, keys make no signals for us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !o.Terminal}
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
+	foreground.CatchAll(signals)
 	defer signal.Stop(signals)
+	caught()
+	if err := context.Cause(ctx); err != nil { // a signal that came before
+		return 0, err
+	}
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("runtime: %w", err)
 	}

@@ -83,11 +83,10 @@ func (e *Engine) Run(ctx context.Context, o RunOptions) (status int, err error) 
 		o.Stdio[0] = null
 	}
 	err = e.withContainer(ctx, o, func(c *container, o RunOptions) (err error) {
-		handOver()
 		if o.Runtime != "" {
-			status, err = external{e.options.RunRoot, o.Runtime}.run(ctx, c.id, c.bundle, o)
+			status, err = external{e.options.RunRoot, o.Runtime}.run(ctx, c.id, c.bundle, o, handOver)
 		} else {
-			status, err = e.foreground(ctx, c, o)
+			status, err = e.foreground(ctx, c, o, handOver)
 		}
 		return commandError(err)
 	})
@@ -96,18 +95,18 @@ func (e *Engine) Run(ctx context.Context, o RunOptions) (status int, err error) 
 
 // foreground runs the container with our own runtime. The container's process
 // is forked by the calling thread, which has its root file system mounted.
-func (e *Engine) foreground(ctx context.Context, c *container, o RunOptions) (status int, err error) {
+func (e *Engine) foreground(ctx context.Context, c *container, o RunOptions, caught func()) (status int, err error) {
 	defer context.AfterFunc(ctx, func() {
 		// Before it runs there is nothing to kill: then ctx ends its creation.
 		_ = e.options.runtime().Kill(context.WithoutCancel(ctx), c.id, unix.SIGKILL, true)
 	})()
 	create := lifecycle.CreateOptions{ID: c.id, Bundle: c.bundle, Stdio: o.Stdio, Warn: e.options.Warn}
-	return foreground.Run(ctx, e.options.runtime(), create, foreground.Options{})
+	return foreground.Run(ctx, e.options.runtime(), create, foreground.Options{Caught: caught})
 }
 
 // interruptible ends the context on a signal that ends programs, until handOver
-// is called. From then on, somebody else has to deal with signals; but until
-// stop, none ends this program by itself.
+// is called by who has caught them as well by then. Until stop, no signal ends
+// this program by itself.
 func interruptible(parent context.Context) (ctx context.Context, handOver, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals, over := make(chan os.Signal, 1), make(chan struct{})
@@ -119,7 +118,7 @@ func interruptible(parent context.Context) (ctx context.Context, handOver, stop 
 	go func() {
 		select {
 		case s := <-signals:
-			cancel(fmt.Errorf("interrupted by %v", s))
+			cancel(&foreground.Interrupted{Signal: s})
 		case <-ctx.Done():
 		case <-over:
 		}

@@ -18,7 +18,16 @@ import (
 type Options struct {
 	// Keep leaves the container's state when it has ended.
 	Keep bool
+	// Caught, where not nil, is called once signals are ours: a caller that has
+	// caught them until then may let go.
+	Caught func()
 }
+
+// Interrupted is why a container was not made: a signal ended its creation.
+type Interrupted struct{ Signal os.Signal }
+
+// Error names the signal.
+func (e *Interrupted) Error() string { return fmt.Sprintf("interrupted by %v", e.Signal) }
 
 // endings are the signals that mean us until the container runs.
 var endings = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT}
@@ -32,12 +41,13 @@ var usual = []os.Signal{unix.SIGUSR1, unix.SIGUSR2}
 // would double the time that a short container takes.
 const settled = 20 * time.Millisecond
 
-// every returns all the signals there are.
-func every() (all []os.Signal) {
-	for n := unix.Signal(1); n <= 64; n++ {
-		all = append(all, n)
+// CatchAll has all signals sent to c, but those that we were started to ignore.
+func CatchAll(c chan<- os.Signal) {
+	all := make([]os.Signal, 64)
+	for i := range all {
+		all[i] = unix.Signal(i + 1)
 	}
-	return all
+	catch(c, all)
 }
 
 // catch has signals sent to c, but those that we were started to ignore, as
@@ -54,7 +64,7 @@ func catch(c chan<- os.Signal, signals []os.Signal) {
 // nothing shall interrupt what the caller still cleans up, and a program that
 // goes on may reset them (package os/signal).
 func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions, o Options) (status int, err error) {
-	return attend(ctx, create.Stdio, o.Keep, func(ctx context.Context, term *terminal, begin func()) (process, error) {
+	return attend(ctx, create.Stdio, o, func(ctx context.Context, term *terminal, begin func()) (process, error) {
 		create.Console, create.ConsoleSize, create.Begin = term.open, term.size(), begin
 		return s.Run(ctx, create)
 	})
@@ -62,7 +72,7 @@ func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions,
 
 // Exec runs one more program in a container, as Run runs a container's own.
 func Exec(ctx context.Context, s lifecycle.Store, exec lifecycle.ExecOptions) (status int, err error) {
-	return attend(ctx, exec.Stdio, false, func(ctx context.Context, term *terminal, begin func()) (process, error) {
+	return attend(ctx, exec.Stdio, Options{}, func(ctx context.Context, term *terminal, begin func()) (process, error) {
 		exec.Console, exec.ConsoleSize, exec.Begin = term.open, term.size(), begin
 		return s.Exec(ctx, exec)
 	})
@@ -77,7 +87,7 @@ type process interface {
 
 // attend starts a process and stays until it has ended. The function that
 // starts it calls begin before the first thing that must not be interrupted.
-func attend(ctx context.Context, stdio [3]*os.File, keep bool,
+func attend(ctx context.Context, stdio [3]*os.File, o Options,
 	start func(ctx context.Context, term *terminal, begin func()) (process, error)) (status int, err error) {
 	signals, caught := make(chan os.Signal, 64), make(chan struct{})
 	ctx, interrupt := context.WithCancelCause(ctx)
@@ -88,7 +98,12 @@ func attend(ctx context.Context, stdio [3]*os.File, keep bool,
 	done := make(chan struct{})
 	defer close(done)
 	go relaySignals(done, signals, caught, running, interrupt, term) // catches them beside the making of the program
-	p, err := start(ctx, term, func() { <-caught })
+	p, err := start(ctx, term, func() {
+		<-caught
+		if o.Caught != nil {
+			o.Caught()
+		}
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -97,7 +112,7 @@ func attend(ctx context.Context, stdio [3]*os.File, keep bool,
 		status, err = p.Wait()
 		term.drain()
 	}
-	if !keep || err != nil {
+	if !o.Keep || err != nil {
 		err = errors.Join(err, p.Close(context.WithoutCancel(ctx)))
 	}
 	return status, err
@@ -124,7 +139,7 @@ func relaySignals(done <-chan struct{}, c chan os.Signal, caught chan<- struct{}
 				_ = p.Signal(sig) // it may have ended just now
 			}
 		case <-rest:
-			catch(c, every())
+			CatchAll(c)
 			term.resize() // as it may have been since
 		case sig := <-c:
 			switch {
@@ -136,7 +151,7 @@ func relaySignals(done <-chan struct{}, c chan os.Signal, caught chan<- struct{}
 			default:
 				early = append(early, sig)
 				if slices.Contains(endings, sig) {
-					interrupt(fmt.Errorf("interrupted by %v", sig))
+					interrupt(&Interrupted{sig})
 				}
 			}
 		}
