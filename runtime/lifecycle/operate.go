@@ -292,7 +292,7 @@ func (c *Container) awaitEnd(ctx context.Context) error {
 	deadline := time.Now().Add(cleanupTimeout)
 	for c.alive() {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("container %q: process %d does not end", c.ID, c.PID)

@@ -328,7 +328,7 @@ func receive(ctx context.Context, f *os.File, frozen func() (bool, error)) ([]by
 			return nil, fmt.Errorf("read from container init: %w", err)
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 		return buf[:n], nil
 	}

@@ -26,6 +26,9 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Nothing makes it wait any more: whoever wants its end from here on can
+	// send it a signal.
+	ctx = context.WithoutCancel(ctx)
 	report, err := receive(ctx, m.family.sync, m.cgroup.Frozen)
 	if err == nil {
 		report, err = m.container.passListener(ctx, m.family.sync, report)
