@@ -22,13 +22,11 @@ func createFlags(flags *flag.FlagSet) *lifecycle.CreateOptions {
 	return o
 }
 
-func (c *call) fill(o *lifecycle.CreateOptions) (err error) {
+func (c *call) fill(o *lifecycle.CreateOptions) {
 	o.ID = c.args[0]
 	o.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
 	o.Warn = c.log.warn
-	o.CgroupManager = cgroup.Driver(c.cgroupManager)
-	o.Rootless, err = parseRootless(c.rootless)
-	return err
+	o.CgroupManager, o.Rootless = cgroup.Driver(c.cgroupManager), c.rootless.is
 }
 
 func createCommand() command {
@@ -36,9 +34,7 @@ func createCommand() command {
 		flags: func(flags *flag.FlagSet) func(*call) (int, error) {
 			o := createFlags(flags)
 			return func(c *call) (int, error) {
-				if err := c.fill(o); err != nil {
-					return 1, err
-				}
+				c.fill(o)
 				_, err := c.store().Create(c, *o)
 				return 0, err
 			}
@@ -53,9 +49,7 @@ func runCommand() command {
 			flags.BoolVar(detach, "d", false, "short for --detach")
 			keep := flags.Bool("keep", false, "do not delete the container when it has ended")
 			return func(c *call) (int, error) {
-				if err := c.fill(o); err != nil {
-					return 1, err
-				}
+				c.fill(o)
 				if *detach {
 					_, err := c.store().Run(c, *o)
 					return 0, err

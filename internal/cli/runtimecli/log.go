@@ -1,30 +1,34 @@
 package runtimecli
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/tare-oci/tare/internal/quickjson"
 )
 
 // A logger writes messages as engines read them: one line each, either
-// level=… msg=… or a JSON object with level, msg and time.
+// level=… msg=… or a JSON object with level, msg and time. containerd takes the
+// msg of the last line of level error for the reason of a failure.
 type logger struct {
 	file  *os.File // nil for standard error
 	json  bool
 	debug bool
 }
 
+// newLogger returns a logger that can be used also where there is an error.
 func newLogger(g global) (*logger, error) {
 	l := &logger{debug: g.debug, json: g.logFormat == "json"}
-	if g.logFormat != "json" && g.logFormat != "text" {
-		return nil, fmt.Errorf("--log-format %q: want text or json", g.logFormat)
+	if !l.json && g.logFormat != "text" && g.logFormat != "" {
+		return l, errors.New("invalid log-format: " + g.logFormat)
 	}
 	if g.logFile != "" {
 		f, err := os.OpenFile(g.logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 		if err != nil {
-			return nil, fmt.Errorf("--log: %w", err)
+			return l, err
 		}
 		l.file = f
 	}
@@ -48,6 +52,14 @@ func (l *logger) error(err error) {
 
 func (l *logger) warn(message string) { l.write("warning", message) }
 
+// debugger returns what logs the details, nil unless they are wanted.
+func (l *logger) debugger() func(message string) {
+	if !l.debug {
+		return nil
+	}
+	return func(message string) { l.write("debug", message) }
+}
+
 func (l *logger) write(level, message string) {
 	out := l.file
 	if out == nil {
@@ -56,15 +68,11 @@ func (l *logger) write(level, message string) {
 	now := time.Now().UTC().Format(time.RFC3339)
 	message = strings.TrimSpace(message)
 	if l.json {
-		line, err := json.Marshal(struct {
-			Level string `json:"level"`
-			Msg   string `json:"msg"`
-			Time  string `json:"time"`
-		}{level, message, now})
-		if err == nil {
-			fmt.Fprintf(out, "%s\n", line)
-		}
+		line := quickjson.AppendString([]byte(`{"level":`), level)
+		line = quickjson.AppendString(append(line, `,"msg":`...), message)
+		line = quickjson.AppendString(append(line, `,"time":`...), now)
+		_, _ = out.Write(append(line, '}', '\n')) // nobody is left to tell
 		return
 	}
-	fmt.Fprintf(out, "time=%q level=%s msg=%q\n", now, level, message)
+	_, _ = fmt.Fprintf(out, "time=%q level=%s msg=%q\n", now, level, message) // the same
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/tare-oci/tare/internal/version"
 	"github.com/tare-oci/tare/runtime/lifecycle"
@@ -40,17 +41,6 @@ type call struct {
 	log  *logger
 }
 
-// global are the flags before the verb.
-type global struct {
-	root          string
-	logFile       string
-	logFormat     string
-	debug         bool
-	systemdCgroup bool
-	rootless      string
-	cgroupManager string
-}
-
 func (c *call) store() lifecycle.Store { return lifecycle.Store{Root: c.root} }
 
 func commands() []command {
@@ -61,68 +51,90 @@ func commands() []command {
 	}
 }
 
+// exitNoCommand is runc's status where there is no such command.
+const exitNoCommand = 3
+
 // Main runs tare-runtime with its arguments and returns its exit status.
 func Main(args []string) int {
 	calmMonitor()
 	var g global
-	flags := flag.NewFlagSet("tare-runtime", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	flags.StringVar(&g.root, "root", "", "directory of the containers' `state` (default "+systemRoot+", or a user's $XDG_RUNTIME_DIR/tare-runtime)")
-	flags.StringVar(&g.logFile, "log", "", "`file` to log to instead of standard error")
-	flags.StringVar(&g.logFormat, "log-format", "text", "text or json")
-	flags.BoolVar(&g.debug, "debug", false, "log more")
-	flags.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "manage control groups through systemd")
-	flags.StringVar(&g.cgroupManager, "cgroup-manager", "cgroupfs", "cgroupfs, systemd or disabled")
-	flags.StringVar(&g.rootless, "rootless", "auto", "true, false or auto")
-	showVersion := flags.Bool("version", false, "print the version")
-	flags.BoolVar(showVersion, "v", false, "print the version")
-	if err := flags.Parse(args); err != nil {
-		return usage(flags, err)
-	}
-	if *showVersion {
-		return printVersion()
-	}
-	if flags.NArg() == 0 || flags.Arg(0) == "help" {
-		return usage(flags, flag.ErrHelp)
-	}
-	for _, c := range commands() {
-		if c.name == flags.Arg(0) {
-			return c.main(g, flags.Args()[1:])
-		}
-	}
-	return usage(flags, fmt.Errorf("no such command: %s", flags.Arg(0)))
-}
-
-func (cmd command) main(g global, args []string) int {
+	flags := g.flags()
+	parseErr := flags.Parse(args)
 	log, err := newLogger(g)
+	defer log.close()
+	if parseErr != nil {
+		err = parseErr
+	}
+	switch {
+	case errors.Is(err, flag.ErrHelp) || err == nil && !g.version && flags.NArg() == 0:
+		mainHelp(os.Stdout, flags)
+		return 0
+	case parseErr != nil:
+		fmt.Printf("Incorrect Usage. %v\n\n", err)
+		mainHelp(os.Stdout, flags)
+	case g.version:
+		return printVersion()
+	case err == nil:
+		err = g.check(flags)
+	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "tare-runtime:", err)
+		log.error(err)
 		return 1
 	}
-	defer log.close()
+	return g.dispatch(log, flags)
+}
+
+// dispatch runs the verb.
+func (g global) dispatch(log *logger, flags *flag.FlagSet) int {
+	name, args := flags.Arg(0), flags.Args()[1:]
+	help := name == "help" || name == "h"
+	if help && len(args) == 0 {
+		mainHelp(os.Stdout, flags)
+		return 0
+	}
+	if help {
+		name = args[0]
+	}
+	for _, c := range commands() {
+		switch {
+		case c.name != name:
+		case help:
+			c.help(os.Stdout)
+			return 0
+		default:
+			return c.main(g, log, args)
+		}
+	}
+	log.error(fmt.Errorf("No help topic for '%s'", name)) //nolint:staticcheck // runc's words
+	return exitNoCommand
+}
+
+func (cmd command) main(g global, log *logger, args []string) int {
 	flags := flag.NewFlagSet(cmd.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	run := cmd.flags(flags)
+	var err error
 	if cmd.verbatim {
 		err = flags.Parse(args)
 		args = flags.Args()
 	} else {
-		args, err = parseAnywhere(flags, args, cmd.min)
+		args, err = parseAnywhere(flags, args)
 	}
-	if err == nil && (len(args) < cmd.min || len(args) > cmd.max) {
-		err = fmt.Errorf("%q requires %d argument(s), got %d", "tare-runtime "+cmd.name, cmd.min, len(args))
-	}
-	if errors.Is(err, flag.ErrHelp) {
-		cmd.help(flags)
+	wrong := ""
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		cmd.help(os.Stdout)
 		return 0
-	}
-	if err == nil && g.systemdCgroup || g.cgroupManager == "systemd" {
-		err = errors.New("the systemd cgroup driver is not supported: use --cgroup-manager=cgroupfs")
-	}
-	if err == nil && g.root == "" {
-		g.root, err = defaultRoot()
+	case err != nil:
+		wrong = ": " + err.Error()
+	default:
+		if err = cmd.count(args); err != nil {
+			wrong = "."
+		}
 	}
 	if err != nil {
+		fmt.Printf("Incorrect Usage%s\n\n", wrong)
+		cmd.help(os.Stdout)
 		log.error(err)
 		return 1
 	}
@@ -134,48 +146,39 @@ func (cmd command) main(g global, args []string) int {
 	return status
 }
 
-// parseAnywhere parses flags before and between the first min arguments, as
-// engines write them: "delete ID --force" and "kill --all ID 9".
-func parseAnywhere(flags *flag.FlagSet, args []string, min int) ([]string, error) {
-	var rest []string
+// count refuses too few or too many arguments.
+func (cmd command) count(args []string) error {
+	kind, want := "exactly", cmd.min
+	switch n := len(args); {
+	case n >= cmd.min && n <= cmd.max:
+		return nil
+	case cmd.min == cmd.max:
+	case n < cmd.min:
+		kind = "a minimum of"
+	default:
+		kind, want = "a maximum of", cmd.max
+	}
+	return fmt.Errorf("%s: %q requires %s %d argument(s)", program, cmd.name, kind, want)
+}
+
+// parseAnywhere parses flags before, between and behind the arguments, as
+// engines write them: "delete ID --force" and "kill --all ID 9". Behind "--"
+// there are none.
+func parseAnywhere(flags *flag.FlagSet, args []string) ([]string, error) {
+	var rest, verbatim []string
+	if i := slices.Index(args, "--"); i >= 0 {
+		args, verbatim = args[:i], args[i+1:]
+	}
 	for {
 		if err := flags.Parse(args); err != nil {
 			return nil, err
 		}
 		args = flags.Args()
 		if len(args) == 0 {
-			return rest, nil
+			return append(rest, verbatim...), nil
 		}
 		rest, args = append(rest, args[0]), args[1:]
 	}
-}
-
-func (cmd command) help(flags *flag.FlagSet) {
-	fmt.Printf("Usage: tare-runtime %s [flags] %s\n\n%s\n", cmd.name, cmd.args, cmd.short)
-	printFlags(flags)
-}
-
-func printFlags(flags *flag.FlagSet) {
-	any := false
-	flags.VisitAll(func(*flag.Flag) { any = true })
-	if any {
-		fmt.Println("\nFlags:")
-		flags.SetOutput(os.Stdout)
-		flags.PrintDefaults()
-	}
-}
-
-func usage(flags *flag.FlagSet, err error) int {
-	if !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(os.Stderr, "tare-runtime: %v\nSee tare-runtime --help.\n", err)
-		return 1
-	}
-	fmt.Print("tare-runtime runs containers from OCI bundles.\n\nUsage: tare-runtime [flags] COMMAND\n\nCommands:\n")
-	for _, c := range commands() {
-		fmt.Printf("  %-8s %s\n", c.name, c.short)
-	}
-	printFlags(flags)
-	return 0
 }
 
 // printVersion prints what dockerd parses: the name, "commit:" and "spec:".

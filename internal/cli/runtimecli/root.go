@@ -61,15 +61,3 @@ func privateDir(dir string, uid int) error {
 	}
 	return nil
 }
-
-// parseRootless reads --rootless: nil is auto.
-func parseRootless(s string) (*bool, error) {
-	if s == "" || s == "auto" {
-		return nil, nil
-	}
-	b, err := strconv.ParseBool(s)
-	if err != nil {
-		return nil, fmt.Errorf("--rootless=%s: want true, false or auto", s)
-	}
-	return &b, nil
-}
