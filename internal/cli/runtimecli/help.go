@@ -1,9 +1,11 @@
 package runtimecli
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -77,15 +79,16 @@ func (o option) argument() string {
 
 func (o option) String() string {
 	s := ""
-	for i := len(o.names) - 1; i >= 0; i-- { // the long one first
+	longFirst := func(a, b string) int { return cmp.Compare(len(b), len(a)) }
+	for _, name := range slices.SortedFunc(slices.Values(o.names), longFirst) {
 		dashes := "--"
-		if len(o.names[i]) == 1 {
+		if len(name) == 1 {
 			dashes = "-"
 		}
 		if s != "" {
 			s += ", "
 		}
-		s += dashes + o.names[i]
+		s += dashes + name
 		if a := o.argument(); a != "" {
 			s += " " + a
 		}
