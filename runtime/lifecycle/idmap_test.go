@@ -46,10 +46,14 @@ func TestIDMappedMounts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBundle(t, script)
-			b.mkdir("src")
-			testenv.Tmpfs(t, b.path("src"), 1<<20)
+			// Not a tmpfs: those can be idmapped from Linux 6.3 on.
 			b.mkdir("src/sub")
-			testenv.Tmpfs(t, b.path("src/sub"), 1<<20)
+			b.mkdir("below")
+			if err := unix.Mount(b.path("below"), b.path("src/sub"), "", unix.MS_BIND, ""); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(b.path("src/sub"), unix.MNT_DETACH) })
+			b.chmod("src", 0o777)
 			b.write("src/f", "", 0o644)
 			b.write("src/sub/g", "", 0o644)
 			for _, name := range []string{"src/f", "src/sub/g"} {
