@@ -117,6 +117,31 @@ func (h holder) whose(pid int, name string) string {
 	return "new"
 }
 
+// The clocks of a new time namespace are set before anybody is in it.
+func TestTimeOffsets(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	for _, user := range []bool{false, true} {
+		b := newBundle(t, "cat /proc/self/timens_offsets; cut -d. -f1 /proc/uptime")
+		if user {
+			b.userNamespace()
+		}
+		b.namespace(specs.TimeNamespace, "")
+		b.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {Secs: -1, Nanosecs: 7}, "boottime": {Secs: 1 << 30}}
+		out, _ := b.run()
+		f := strings.Fields(out)
+		if want := "monotonic -1 7 boottime 1073741824 0"; len(f) != 7 || strings.Join(f[:6], " ") != want || len(f[6]) < 10 {
+			t.Errorf("user namespace %v: printed\n%s\nwant %s and an uptime of years", user, out, want)
+		}
+	}
+	b := newBundle(t, "true")
+	b.namespace(specs.TimeNamespace, "")
+	b.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: -1 << 40}}
+	if _, _, err := b.tryRun(t.Context()); err == nil || !strings.Contains(err.Error(), "(linux.timeOffsets)") {
+		t.Errorf("a clock that would begin before its time: %v", err)
+	}
+}
+
 func has(words, word string) bool { return slices.Contains(strings.Fields(words), word) }
 
 // mixture gives the container new and joined namespaces, and the host's else.
