@@ -67,8 +67,10 @@ func Leaks(t testing.TB, tags ...string) {
 	t.Setenv("TMPDIR", tmp)
 	// Orphans are given to the nearest subreaper, else to PID 1, where nobody
 	// would find them.
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		t.Fatalf("prctl PR_SET_CHILD_SUBREAPER: %v", err)
+	if !privateProcesses() { // there PID 1 waits for orphans, and all are ours
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			t.Fatalf("prctl PR_SET_CHILD_SUBREAPER: %v", err)
+		}
 	}
 	scope := leakScope{dirs: []string{base, tmp}, tags: append(tags, "tare"), private: os.Getenv(privateVar) != ""}
 	before := scope.look(t)
@@ -223,6 +225,9 @@ func parseStat(pid int, stat string) (process, bool) {
 // descendants returns the pids of all that come from this process.
 func descendants(all []process) map[int]bool {
 	ours := map[int]bool{os.Getpid(): true}
+	if privateProcesses() {
+		ours[1] = true
+	}
 	for grown := true; grown; {
 		grown = false
 		for _, p := range all {
