@@ -39,6 +39,7 @@ type compiler struct {
 	cwd    FD
 	proc   FD // a procfs of the process's own, where something is written through it
 	self   FD // our directory in /proc, where a time namespace is to be made
+	list   []mount
 	trees  map[string]FD
 	dev    FD // the mount at /dev, where the container has one of its own
 	// devLate says that dev is in late.
@@ -56,6 +57,7 @@ func Compile(s *specs.Spec, facts *Facts) (*Plan, error) {
 		c.withoutProgram()
 	}
 	c.refuse()
+	c.readMounts()
 	c.namespaces()
 	c.files()
 	c.begin()

@@ -20,16 +20,23 @@ type mount struct {
 	options linux.MountOptions
 }
 
+// readMounts reads the configuration's mounts once for all.
+func (c *compiler) readMounts() {
+	c.list = make([]mount, len(c.spec.Mounts))
+	for i, m := range c.spec.Mounts {
+		c.list[i] = mount{m, i, fmt.Sprintf("mounts[%d]", i), c.destination(m.Destination), linux.ParseMountOptions(m.Options)}
+	}
+}
+
 func (c *compiler) mounts() {
-	for i := range c.spec.Mounts {
-		m := c.mountAt(i)
+	for _, m := range c.list {
 		if !c.placeAllowed(m) {
 			continue
 		}
 		switch {
 		case m.options.Remount:
 			c.remount(m)
-		case isBind(m.Mount, m.options):
+		case m.isBind():
 			c.bind(m)
 		case m.Type == "cgroup", m.Type == "cgroup2" && c.facts.Host.CgroupMode == host.CgroupV2:
 			c.cgroupMount(m)
@@ -41,10 +48,7 @@ func (c *compiler) mounts() {
 	}
 }
 
-func (c *compiler) mountAt(i int) mount {
-	m := c.spec.Mounts[i]
-	return mount{m, i, fmt.Sprintf("mounts[%d]", i), c.destination(m.Destination), linux.ParseMountOptions(m.Options)}
-}
+func (m mount) isBind() bool { return isBind(m.Mount, m.options) }
 
 func isBind(m specs.Mount, o linux.MountOptions) bool {
 	return !o.Remount && (o.Bind || m.Type == "bind")
@@ -87,7 +91,7 @@ func (c *compiler) placeAllowed(m mount) bool {
 	case inProc && !mayReplace(file):
 		c.fail(field, "%q is inside /proc", m.dest)
 	case m.dest == "/proc" && !m.options.Remount && m.Type != "proc" &&
-		(!isBind(m.Mount, m.options) || !c.facts.Sources[c.absolute(m.Source)].Proc):
+		(!m.isBind() || !c.facts.Sources[c.absolute(m.Source)].Proc):
 		c.fail(field, "only a proc file system can be mounted on /proc")
 	default:
 		return true
@@ -119,7 +123,7 @@ func (c *compiler) onlyFor(m mount, what string, copyUp, idMap bool) {
 	if m.options.CopyUp && !copyUp {
 		c.refuseOptions(m, what, "tmpcopyup")
 	}
-	if wantsIDMap(m.Mount, m.options) && !idMap {
+	if m.wantsIDMap() && !idMap {
 		c.fail(m.field+".options", "only bind mounts can be idmapped, not %s", what)
 	}
 }

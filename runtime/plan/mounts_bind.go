@@ -50,14 +50,13 @@ func (c *compiler) parentTrees() map[string]FD {
 	if fromParent {
 		add("root.path", File{Kind: Tree, Path: c.absolute(c.spec.Root.Path), Recursive: true})
 	}
-	for i, s := range c.spec.Mounts {
-		o := linux.ParseMountOptions(s.Options)
+	for _, m := range c.list {
+		o := m.options
 		switch {
-		case isBind(s, o) && (fromParent || wantsIDMap(s, o)):
-			m := c.mountAt(i)
+		case m.isBind() && (fromParent || m.wantsIDMap()):
 			add(m.field+".source", File{Kind: Tree, Path: c.absolute(m.Source), Recursive: o.Recursive, IDMap: c.idMap(m)})
-		case s.Type == "tmpfs" && o.CopyUp && !o.Remount:
-			if fs := c.copyUp(c.mountAt(i)); fs != nil {
+		case m.Type == "tmpfs" && o.CopyUp && !o.Remount:
+			if fs := c.copyUp(m); fs != nil {
 				add(fs.field, File{Kind: Copied, Path: fs.source.Name, Copy: &fs.CopyUp})
 			}
 		}
@@ -65,14 +64,12 @@ func (c *compiler) parentTrees() map[string]FD {
 	return trees
 }
 
-func wantsIDMap(m specs.Mount, o linux.MountOptions) bool {
-	return o.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0
-}
+func (m mount) wantsIDMap() bool { return m.options.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0 }
 
 // idMap is how a mount's ids are mapped: as it says itself, or else as the
 // container's user namespace does.
 func (c *compiler) idMap(m mount) *IDMap {
-	if !wantsIDMap(m.Mount, m.options) {
+	if !m.wantsIDMap() {
 		return nil
 	}
 	im := &IDMap{UID: m.UIDMappings, GID: m.GIDMappings, Recursive: m.options.RecIDMap}
@@ -98,10 +95,9 @@ func (c *compiler) idMap(m mount) *IDMap {
 // peerTrees copies the mounts that are to stay peers of the host's while they
 // are: before the process's own mounts cease to be.
 func (c *compiler) peerTrees() {
-	for i := range c.spec.Mounts {
-		m := c.mountAt(i)
+	for _, m := range c.list {
 		field := m.field + ".source"
-		if _, have := c.trees[field]; have || !isBind(m.Mount, m.options) || !isShared(m.options) {
+		if _, have := c.trees[field]; have || !m.isBind() || !isShared(m.options) {
 			continue
 		}
 		tree := c.newFD("tree " + m.Source)
@@ -145,7 +141,7 @@ func (c *compiler) bind(m mount) {
 // readonlyLater makes a mount read-only once all is in it that has to be.
 func (c *compiler) readonlyLater(m mount, tree FD, late uint64) {
 	if late != 0 {
-		recursive := isBind(m.Mount, m.options) && m.options.RecAttrSet&late != 0
+		recursive := m.isBind() && m.options.RecAttrSet&late != 0
 		c.late = append(c.late, Step{mountSetattr{Mount: tree, Recursive: recursive, Set: late}, m.field + ".options"})
 	}
 }

@@ -57,8 +57,8 @@ func (c *compiler) newMount(m mount) {
 
 // lastAt is the index of the last mount on a place, -1 for none.
 func (c *compiler) lastAt(dest string) int {
-	for i := len(c.spec.Mounts) - 1; i >= 0; i-- {
-		if c.destination(c.spec.Mounts[i].Destination) == dest && !linux.ParseMountOptions(c.spec.Mounts[i].Options).Remount {
+	for i := len(c.list) - 1; i >= 0; i-- {
+		if c.list[i].dest == dest && !c.list[i].options.Remount {
 			return i
 		}
 	}

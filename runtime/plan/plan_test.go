@@ -50,7 +50,7 @@ func TestGolden(t *testing.T) {
 	if err != nil || len(inputs) == 0 {
 		t.Fatalf("no input: %v", err)
 	}
-	engines, err := filepath.Glob("../../test/engines/configs/*-first.json")
+	engines, err := filepath.Glob("../../test/engines/configs/*st.json") // the first and the last of each
 	if err != nil || len(engines) == 0 {
 		t.Fatalf("no recorded configurations: %v", err)
 	}

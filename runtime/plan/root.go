@@ -48,8 +48,10 @@ func (c *compiler) rootfs(trees map[string]FD) {
 		// What is mounted in its directory on the host later is not the container's.
 		c.step(field, mountSetattr{Mount: root, Propagation: linux.MS_PRIVATE})
 	}
-	c.null = c.newFD("host null")
-	c.step("", openPath{"/dev/null", c.null})
+	if len(c.linux().MaskedPaths) > 0 {
+		c.null = c.newFD("host null")
+		c.step("", openPath{"/dev/null", c.null})
+	}
 }
 
 // pivot makes the container's root the process's root.
