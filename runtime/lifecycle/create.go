@@ -55,6 +55,12 @@ type CreateOptions struct {
 	Warn func(message string)
 }
 
+func (o *CreateOptions) warn(format string, args ...any) {
+	if o.Warn != nil {
+		o.Warn(fmt.Sprintf(format, args...))
+	}
+}
+
 // Create makes a container and leaves it waiting for Start (runtime.md,
 // "Create"). After an error nothing of it is left.
 func (s Store) Create(ctx context.Context, o CreateOptions) (*Container, error) {
@@ -62,7 +68,7 @@ func (s Store) Create(ctx context.Context, o CreateOptions) (*Container, error) 
 	if err != nil {
 		return nil, err
 	}
-	m.family.sync.Close()
+	m.finish()
 	return m.container, nil
 }
 
@@ -78,6 +84,8 @@ type making struct {
 	cgroup    cgroup.Manager
 	made      bool // the control group exists
 	told      bool // the pid file is written
+	hooked    bool // hooks have begun to run
+	lock      *lock
 	family    *family
 	pid       int
 	early     []byte // what it said before it was asked
@@ -118,10 +126,21 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.provide(); err != nil {
 		return nil, err
 	}
+	if err := m.createHooks(ctx); err != nil {
+		return nil, err
+	}
 	if err := m.release(); err != nil {
 		return nil, err
 	}
 	return m, m.awaitReady(ctx)
+}
+
+// finish lets go of what only the making needed.
+func (m *making) finish() {
+	if m.family != nil {
+		m.family.close()
+	}
+	m.lock.release()
 }
 
 func (m *making) load() (err error) {
@@ -180,9 +199,7 @@ func (m *making) compile(wait bool) (err error) {
 		return err
 	}
 	for _, w := range append(m.plan.Warnings, cgroup.Warnings(m.spec.Linux.Resources)...) {
-		if m.options.Warn != nil {
-			m.options.Warn(w)
-		}
+		m.options.warn("%s", w)
 	}
 	return nil
 }
@@ -209,11 +226,22 @@ func (m *making) reserve(root string, wait bool) error {
 	if wait {
 		c.Tail = m.plan.Tail(m.image)
 	}
-	m.container = c
-	if err := c.save(); err != nil {
-		return errors.Join(err, c.forget())
+	c.Creating, c.SharedPID = m.plan.WaitsForHooks(), sharesPIDs(m.spec)
+	if h := m.spec.Hooks; h != nil {
+		c.Poststart, c.Poststop = h.Poststart, h.Poststop
 	}
-	return nil
+	m.container = c
+	if m.lock, err = lockNew(dir, c.ID); err != nil {
+		return err // deleted before it was ours
+	}
+	if err = c.save(m.lock, true); err == nil {
+		return nil
+	}
+	if !errors.Is(err, ErrExist) {
+		err = errors.Join(err, c.forget())
+	}
+	m.lock.release()
+	return err
 }
 
 // start runs the program.
@@ -303,10 +331,24 @@ func (m *making) provide() (err error) {
 	}
 	// A later exec needs it, and the bundle's may have changed by then. It costs
 	// no time: the process has its hands full.
-	if err := writeFile(filepath.Join(c.dir, configName), m.config, 0o600); err != nil {
+	if err := writeFile(m.lock.dir, configName, m.config, 0o600); err != nil {
 		return fmt.Errorf("container %q: keep config.json: %w", c.ID, err)
 	}
-	return c.save()
+	if err := c.save(m.lock, false); err != nil {
+		return err
+	}
+	return m.family.hooks.describe(c)
+}
+
+// sharesPIDs says whether a container's process is not the first of a pid
+// namespace of its own.
+func sharesPIDs(s *specs.Spec) bool {
+	for _, ns := range s.Linux.Namespaces {
+		if ns.Type == specs.PIDNamespace {
+			return ns.Path != ""
+		}
+	}
+	return true
 }
 
 func (m *making) oomScore() error {
@@ -314,7 +356,7 @@ func (m *making) oomScore() error {
 	if adj == nil {
 		return nil
 	}
-	if err := writeFile(fmt.Sprintf("/proc/%d/oom_score_adj", m.pid), []byte(strconv.Itoa(*adj)), 0); err != nil {
+	if err := writeFile(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/oom_score_adj", m.pid), []byte(strconv.Itoa(*adj)), 0); err != nil {
 		return &plan.FieldError{Field: "process.oomScoreAdj", Err: err}
 	}
 	return nil
@@ -349,6 +391,12 @@ func (m *making) awaitReady(ctx context.Context) error {
 	if err := m.expect(ctx, plan.SaysReady); err != nil {
 		return err
 	}
+	if c := m.container; c.Creating {
+		c.Creating = false
+		if err := c.save(m.lock, false); err != nil {
+			return err
+		}
+	}
 	if m.options.PIDFile != "" {
 		if err := writePIDFile(m.options.PIDFile, m.pid); err != nil {
 			return err
@@ -363,7 +411,7 @@ func (m *making) explain(report []byte) error {
 	if err != nil {
 		return err
 	}
-	return m.plan.Explain(f)
+	return m.family.hooks.explain(m.plan.Explain(f))
 }
 
 // ending says how the process ended that should not have.
@@ -378,7 +426,7 @@ func (m *making) ending() string {
 // or not at all.
 func writePIDFile(name string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	err := writeFile(tmp, strconv.AppendInt(nil, int64(pid), 10), 0o644)
+	err := writeFile(unix.AT_FDCWD, tmp, strconv.AppendInt(nil, int64(pid), 10), 0o644)
 	if err == nil {
 		err = os.Rename(tmp, name)
 	}
@@ -407,6 +455,7 @@ func (m *making) undo(why error) error {
 	// The reason may be that the context has ended; cleaning up has its own time.
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 	defer cancel()
+	defer m.lock.release()
 	errs := []error{why}
 	if m.pid > 0 && errors.Is(why, cgroup.ErrFrozen) {
 		errs = append(errs, m.cgroup.Kill(ctx, unix.SIGKILL))
@@ -420,7 +469,12 @@ func (m *making) undo(why error) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, m.container.forget())...)
+	errs = append(errs, m.container.forget())
+	if m.hooked {
+		m.lock.release() // the name is free
+		m.container.poststop(m.options.warn)
+	}
+	return errors.Join(errs...)
 }
 
 const cleanupTimeout = 10 * time.Second

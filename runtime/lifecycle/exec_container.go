@@ -191,7 +191,7 @@ func subCgroups(machine host.Facts, paths, subs map[string]string) (map[string]s
 // process has moved to: into one below its own, which then takes no processes
 // itself ("no internal processes", cgroup-v2.rst), or to any other.
 func (x *execution) cgroupOfInit() (cgroup.Manager, error) {
-	data, err := readBounded("/proc/" + strconv.Itoa(x.container.PID) + "/cgroup")
+	data, err := readBounded(unix.AT_FDCWD, "/proc/"+strconv.Itoa(x.container.PID)+"/cgroup")
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,6 @@ func TestFailures(t *testing.T) {
 		{"annotations that no state file would be read with", func(b *bundle) {
 			b.Annotations = map[string]string{"a": strings.Repeat("x", 1<<20)}
 		}, "too many annotations"},
-		{"hooks", func(b *bundle) { b.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/true"}}} }, "hooks: not supported"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			testenv.Leaks(t)

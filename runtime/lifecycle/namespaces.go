@@ -77,7 +77,7 @@ func (m *making) end() {
 	if m.family == nil || m.family.sync == nil {
 		return
 	}
-	defer m.family.sync.Close()
+	defer m.family.close()
 	for pid := m.pid; pid > 0; pid = m.unheard() {
 		// Our own child, not reaped: the id is still its.
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by itself
@@ -103,7 +103,7 @@ func (m *making) unheard() (pid int) {
 func writeMaps(ctx context.Context, pid int, m *plan.UserMaps) error {
 	dir := "/proc/" + strconv.Itoa(pid)
 	if m.DenySetgroups {
-		err := writeFile(dir+"/setgroups", []byte("deny"), 0)
+		err := writeFile(unix.AT_FDCWD, dir+"/setgroups", []byte("deny"), 0)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return &plan.FieldError{Field: "linux.gidMappings", Err: err}
 		}
@@ -138,7 +138,7 @@ func writeMap(path string, maps []specs.LinuxIDMapping) error {
 	if len(text) >= unix.Getpagesize() {
 		return fmt.Errorf("%d entries are too long for the kernel: %d bytes, more than a page", len(maps), len(text))
 	}
-	return writeFile(path, text, 0)
+	return writeFile(unix.AT_FDCWD, path, text, 0)
 }
 
 // runMapTool has newuidmap or newgidmap write a map. They are setuid-root, or

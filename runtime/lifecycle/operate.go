@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -18,59 +17,58 @@ import (
 	"github.com/tare-oci/tare/runtime/program"
 )
 
-// lock serialises the operations that change one container. It holds until the
-// returned function is called, or the process ends.
-func (c *Container) lock() (unlock func(), err error) {
-	fd, err := unix.Open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("container %q: %w", c.ID, ErrNotExist)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("container %q: lock: %w", c.ID, err)
-	}
-	for {
-		if err = unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("container %q: lock: %w", c.ID, err)
-	}
-	return func() { unix.Close(fd) }, nil
-}
-
 // Start runs the user's program of a created container (runtime.md, "Start").
 func (s Store) Start(ctx context.Context, id string) error {
-	c, err := s.Load(id)
+	c, l, err := s.hold(id, false)
+	defer func() { l.release() }()
 	if err != nil {
 		return err
 	}
-	unlock, err := c.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if status := c.Status(); status != specs.StateCreated {
+	switch status := c.Status(); status {
+	case specs.StateCreated:
+	case specs.StateStopped:
+		return fmt.Errorf("container %q: cannot start a container that has stopped", id)
+	case specs.StateRunning:
+		return fmt.Errorf("container %q: cannot start an already running container", id)
+	default:
 		return fmt.Errorf("container %q: cannot start a container in the %s state", id, status)
 	}
 	if len(c.Tail) == 0 {
 		// runtime.md, "Start": an error, and the container stays as it is.
 		return fmt.Errorf("container %q: start: %w", id, &plan.FieldError{Field: "process", Err: errors.New("missing: there is nothing to run")})
 	}
+	if err := c.start(ctx); err != nil {
+		if isHook(err) { // runtime.md, "Lifecycle": continue at step 12
+			err = errors.Join(err, s.end(ctx, c, l))
+		}
+		return fmt.Errorf("container %q: start: %w", id, err)
+	}
+	if len(c.Poststart) == 0 {
+		return nil
+	}
+	l.release() // hooks may call us
+	if err := c.poststart(ctx); err != nil {
+		return fmt.Errorf("container %q: start: %w", id, errors.Join(err, s.destroy(c)))
+	}
+	return nil
+}
+
+// start lets the waiting process go on and waits until it has become the user's
+// program.
+func (c *Container) start(ctx context.Context) error {
 	conn, err := c.knock()
 	if err != nil {
-		return fmt.Errorf("container %q: start: %w", id, err)
+		return err
 	}
 	defer conn.Close()
 	if _, err := unix.Write(int(conn.Fd()), []byte{'s'}); errors.Is(err, unix.EPIPE) {
-		return fmt.Errorf("container %q: start: %w", id, ErrNotRunning) // killed just now
+		return ErrNotRunning // killed just now
 	} else if err != nil {
-		return fmt.Errorf("container %q: start: %w", id, err)
+		return err
 	}
 	// From here on the container runs, whatever becomes of us.
 	if err := os.Remove(filepath.Join(c.dir, gateName)); err != nil {
-		return fmt.Errorf("container %q: start: %w", id, err)
+		return err
 	}
 	report, err := receive(ctx, conn, c.Frozen)
 	if err == nil {
@@ -80,11 +78,12 @@ func (s Store) Start(ctx context.Context, id string) error {
 		err = fmt.Errorf("the container is paused, and goes on when it is resumed: %w", err)
 	}
 	if err != nil {
-		return fmt.Errorf("container %q: start: %w", id, err)
+		return err
 	}
 	if len(report) > 0 {
-		// A stream can have more behind the report: another of a process that a filter keeps from ending.
-		return fmt.Errorf("container %q: start: %w", id, c.Tail.Explain(report[:min(len(report), program.ReportSize)]))
+		// A stream can have more behind the report: another of a process that a filter keeps from ending,
+		// or of one that waited for it.
+		return c.Tail.Explain(report[:min(len(report), program.ReportSize)])
 	}
 	return nil
 }
@@ -112,7 +111,33 @@ func (s Store) Kill(ctx context.Context, id string, sig unix.Signal, all bool) e
 	if all {
 		return c.signalAll(ctx, sig)
 	}
-	return c.signal(sig)
+	return c.kill(ctx, sig)
+}
+
+// kill sends a signal, and makes sure that one that is to end the container
+// does.
+func (c *Container) kill(ctx context.Context, sig unix.Signal) error {
+	if endsProgram(sig) && c.waiting() {
+		// The first process of a pid namespace does not notice signals that it
+		// has no handler for (pid_namespaces(7)), and the program that would
+		// have one has not begun.
+		sig = unix.SIGKILL
+	}
+	err := c.signal(sig)
+	if sig == unix.SIGKILL && c.SharedPID && len(c.Cgroups) > 0 {
+		// What it leaves behind ends with it, as it would in a pid namespace.
+		return errors.Join(err, c.signalAll(ctx, sig))
+	}
+	return err
+}
+
+// endsProgram says whether a signal is what programs are asked to end with.
+func endsProgram(sig unix.Signal) bool {
+	switch sig {
+	case unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGABRT:
+		return true
+	}
+	return false
 }
 
 // signalAll sends a signal to all processes of the container.
@@ -176,44 +201,53 @@ func (c *Container) manager() (cgroup.Manager, error) {
 // Delete removes a container that has stopped; with force, any (runtime.md,
 // "Delete").
 func (s Store) Delete(ctx context.Context, id string, force bool) error {
-	c, err := s.Load(id)
-	if err != nil {
-		if force && !errors.Is(err, ErrNotExist) {
-			return s.deleteBroken(id, err)
+	c, l, err := s.hold(id, force)
+	defer func() { l.release() }()
+	if force && errors.Is(err, ErrNotExist) {
+		// As runc: --force makes sure that it is gone. A create that was killed
+		// before it had written a record left a directory and nothing else.
+		if l == nil {
+			return nil
 		}
-		if force && errors.Is(err, ErrNotExist) && checkID(id) == nil {
-			return s.deleteBroken(id, nil)
-		}
-		return err
+		return (&Container{dir: filepath.Join(s.Root, id)}).forget()
 	}
-	unlock, err := c.lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	return c.delete(ctx, force)
-}
-
-// deleteBroken removes what a create left that was killed before it had
-// written its record: a directory and nothing else.
-func (s Store) deleteBroken(id string, why error) error {
-	if err := checkID(id); err != nil {
-		return err
-	}
-	err := os.Remove(filepath.Join(s.Root, id))
-	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
-		err = os.RemoveAll(filepath.Join(s.Root, id))
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // as runc: --force makes sure that it is gone
-	}
-	return errors.Join(why, err)
-}
-
-func (c *Container) delete(ctx context.Context, force bool) error {
 	if !force && c.phase() != specs.StateStopped {
-		return fmt.Errorf("cannot delete container %q that is not stopped: %s", c.ID, c.Status())
+		return fmt.Errorf("cannot delete container %q that is not stopped: %s", id, c.Status())
 	}
+	return s.end(ctx, c, l)
+}
+
+// end ends and deletes a container that is locked, and runs the hooks that
+// follow.
+func (s Store) end(ctx context.Context, c *Container, l *lock) error {
+	if err := c.delete(ctx); err != nil {
+		return err
+	}
+	l.release() // the name is free
+	c.poststop(s.warn)
+	return nil
+}
+
+// destroy ends and deletes a container whose hook has failed, unless somebody
+// has deleted it meanwhile.
+func (s Store) destroy(c *Container) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	now, l, err := s.hold(c.ID, true)
+	defer func() { l.release() }()
+	if errors.Is(err, ErrNotExist) || err == nil && (now.PID != c.PID || now.StartTime != c.StartTime) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.end(ctx, now, l)
+}
+
+func (c *Container) delete(ctx context.Context) error {
 	if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
 		return err
 	}

@@ -126,6 +126,15 @@ type family struct {
 	opened  []*os.File // closed when the child runs
 	files   []*os.File // the child's descriptors 0, 1, 2…
 	sources sources
+	hooks   inner
+}
+
+// close closes what outlasts the start of the child.
+func (f *family) close() {
+	if f.sync != nil {
+		f.sync.Close()
+	}
+	f.hooks.close()
 }
 
 // sources are where the descriptors of a plan come from.
@@ -144,9 +153,7 @@ func assemble(p *plan.Plan, src sources) (f *family, err error) {
 	defer func() {
 		if err != nil {
 			f.closeOpened()
-			if f.sync != nil {
-				f.sync.Close()
-			}
+			f.close()
 		}
 	}()
 	for _, file := range p.Files {
@@ -205,6 +212,10 @@ func (f *family) open(file plan.File) (*os.File, error) {
 		return f.sources.init, nil
 	case plan.Namespace:
 		return keep(openFile(file.Path, unix.O_RDONLY))
+	case plan.HookState:
+		return f.hooks.state(file.Index)
+	case plan.HookOutput:
+		return keep(f.hooks.output(file.Index))
 	case plan.Tree:
 		return keep(f.copyTree(file))
 	case plan.Copied:

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/cgroup"
 )
@@ -27,15 +28,11 @@ func (s Store) Resume(ctx context.Context, id string) error {
 
 // freeze changes the state of a container that is in one of from, else it is otherwise.
 func (s Store) freeze(ctx context.Context, id, verb string, frozen bool, otherwise error, from ...specs.ContainerState) error {
-	c, err := s.Load(id)
+	c, l, err := s.hold(id, false)
+	defer func() { l.release() }()
 	if err != nil {
 		return err
 	}
-	unlock, err := c.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	status := c.Status()
 	for _, f := range from {
 		if status != f {
@@ -65,7 +62,7 @@ func (c *Container) paused() bool {
 // ownsPIDs says whether the container's process is the first of a PID
 // namespace of its own, as NSpid in proc_pid_status(5) tells.
 func (c *Container) ownsPIDs() bool {
-	data, err := readBounded("/proc/" + strconv.Itoa(c.PID) + "/status")
+	data, err := readBounded(unix.AT_FDCWD, "/proc/"+strconv.Itoa(c.PID)+"/status")
 	if err != nil || c.PID == 0 {
 		return false
 	}

@@ -31,6 +31,12 @@ func (r *Record) appendJSON(b []byte) []byte {
 	if len(r.Cgroups) > 0 {
 		b = quickjson.AppendMap(append(b, `,"cgroups":`...), r.Cgroups)
 	}
+	if r.Creating {
+		b = append(b, `,"creating":true`...)
+	}
+	if r.SharedPID {
+		b = append(b, `,"sharedPid":true`...)
+	}
 	if r.NoNewKeyring {
 		b = append(b, `,"noNewKeyring":true`...)
 	}
@@ -115,6 +121,10 @@ func decodeRecord(d *quickjson.Decoder, r *Record) {
 			quickjson.Map(d, &r.Annotations, quickjson.String)
 		case "cgroups":
 			quickjson.Map(d, &r.Cgroups, quickjson.String)
+		case "creating":
+			quickjson.Bool(d, &r.Creating)
+		case "sharedPid":
+			quickjson.Bool(d, &r.SharedPID)
 		case "noNewKeyring":
 			quickjson.Bool(d, &r.NoNewKeyring)
 		case "seccompListener":

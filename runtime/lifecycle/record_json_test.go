@@ -92,8 +92,10 @@ func foldsKey(data []byte) bool {
 // Every field of the record is written and read.
 func TestRecordHasAllFields(t *testing.T) {
 	hooks := []specs.Hook{{Path: "/x"}}
-	r := Record{1, "1.3.0", "id", 2, 3, "/b", "/r", time.Unix(1, 2).UTC(), 4, map[string]string{"a": "b"}, map[string]string{"": "/c"},
-		true, &plan.Listener{Path: "/p", Metadata: "m"}, plan.Tail{{Address: 1, Text: "t", Field: "f"}}, hooks, hooks}
+	r := Record{Version: 1, OCIVersion: "1.3.0", ID: "id", PID: 2, StartTime: 3, Bundle: "/b", Rootfs: "/r", Created: time.Unix(1, 2).UTC(),
+		UID: 4, Creating: true, SharedPID: true, Annotations: map[string]string{"a": "b"}, Cgroups: map[string]string{"": "/c"},
+		NoNewKeyring: true, Listener: &plan.Listener{Path: "/p", Metadata: "m"},
+		Tail: plan.Tail{{Address: 1, Text: "t", Field: "f"}}, Poststart: hooks, Poststop: hooks}
 	for i := range reflect.TypeFor[Record]().NumField() {
 		if reflect.ValueOf(r).Field(i).IsZero() {
 			t.Errorf("the test does not set %s", reflect.TypeFor[Record]().Field(i).Name)

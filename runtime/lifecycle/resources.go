@@ -70,15 +70,11 @@ func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.
 
 // Update changes the limits of a container that has not stopped.
 func (s Store) Update(ctx context.Context, id string, r *specs.LinuxResources) error {
-	c, err := s.Load(id)
+	c, l, err := s.hold(id, false)
+	defer func() { l.release() }()
 	if err != nil {
 		return err
 	}
-	unlock, err := c.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	if c.phase() == specs.StateStopped {
 		return fmt.Errorf("container %q: %w", id, ErrNotRunning)
 	}

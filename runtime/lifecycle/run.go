@@ -16,6 +16,8 @@ type Process struct {
 	PID       int
 	container *Container
 	cgroup    cgroup.Manager
+	lock      *lock
+	warn      func(format string, args ...any)
 	ended     bool
 }
 
@@ -26,12 +28,15 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Nothing makes it wait any more: whoever wants its end from here on can
-	// send it a signal.
-	ctx = context.WithoutCancel(ctx)
-	report, err := receive(ctx, m.family.sync, m.cgroup.Frozen)
+	end := ctx
+	if !m.plan.WaitsForHooks() {
+		// Nothing makes it wait any more: whoever wants its end from here on can
+		// send it a signal.
+		end = context.WithoutCancel(ctx)
+	}
+	report, err := receive(end, m.family.sync, m.cgroup.Frozen)
 	if err == nil {
-		report, err = m.container.passListener(ctx, m.family.sync, report)
+		report, err = m.container.passListener(end, m.family.sync, report)
 	}
 	if err == nil && len(report) > 0 {
 		err = m.explain(report)
@@ -39,8 +44,17 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 	if err != nil {
 		return nil, m.undo(err)
 	}
-	m.family.sync.Close()
-	return &Process{PID: m.pid, container: m.container, cgroup: m.cgroup}, nil
+	lock := m.lock
+	m.lock = nil
+	m.finish()
+	p := &Process{PID: m.pid, container: m.container, cgroup: m.cgroup, lock: lock, warn: m.options.warn}
+	if err := lock.unlock(); err != nil {
+		return nil, errors.Join(err, p.Close(ctx))
+	}
+	if err := m.container.poststart(ctx); err != nil {
+		return nil, errors.Join(err, p.Close(context.WithoutCancel(ctx)))
+	}
+	return p, nil
 }
 
 // Signal sends a signal to the process.
@@ -70,7 +84,8 @@ func exitStatus(ws unix.WaitStatus) int {
 	return ws.ExitStatus()
 }
 
-// Close deletes the container, and ends it first where it still runs.
+// Close deletes the container, and ends it first where it still runs. Somebody
+// else may have deleted it already.
 func (p *Process) Close(ctx context.Context) error {
 	var errs []error
 	if !p.ended {
@@ -78,5 +93,14 @@ func (p *Process) Close(ctx context.Context) error {
 		_, err := wait4(p.PID)
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, p.container.remove(ctx, p.cgroup))...)
+	defer p.lock.release()
+	switch there, err := p.lock.relock(); {
+	case err != nil:
+		errs = append(errs, fmt.Errorf("container %q: lock: %w", p.container.ID, err))
+	case there:
+		errs = append(errs, p.container.remove(ctx, p.cgroup))
+		p.lock.release()
+		p.container.poststop(p.warn)
+	}
+	return errors.Join(errs...)
 }

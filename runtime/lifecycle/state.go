@@ -13,7 +13,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/tare-oci/tare/internal/quickjson"
 	"github.com/tare-oci/tare/runtime/plan"
 )
 
@@ -28,15 +27,20 @@ const (
 // A Record is what is kept of a container on disk.
 type Record struct {
 	// Version is that of the record's format.
-	Version     int               `json:"version"`
-	OCIVersion  string            `json:"ociVersion"`
-	ID          string            `json:"id"`
-	PID         int               `json:"pid,omitempty"`
-	StartTime   uint64            `json:"startTime,omitempty"` // of PID, clock ticks since boot (proc(5))
-	Bundle      string            `json:"bundle"`
-	Rootfs      string            `json:"rootfs"`
-	Created     time.Time         `json:"created"`
-	UID         int               `json:"uid"`
+	Version    int       `json:"version"`
+	OCIVersion string    `json:"ociVersion"`
+	ID         string    `json:"id"`
+	PID        int       `json:"pid,omitempty"`
+	StartTime  uint64    `json:"startTime,omitempty"` // of PID, clock ticks since boot (proc(5))
+	Bundle     string    `json:"bundle"`
+	Rootfs     string    `json:"rootfs"`
+	Created    time.Time `json:"created"`
+	UID        int       `json:"uid"`
+	// Creating: hooks of create have not all run.
+	Creating bool `json:"creating,omitempty"`
+	// SharedPID: the container has no pid namespace of its own, so its processes
+	// do not end with the first one.
+	SharedPID   bool              `json:"sharedPid,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Cgroups are the directories of the control group, by controller.
 	Cgroups map[string]string `json:"cgroups,omitempty"`
@@ -59,7 +63,17 @@ type Container struct {
 }
 
 // A Store is the directory that containers' state is kept in.
-type Store struct{ Root string }
+type Store struct {
+	Root string
+	// Warn, where not nil, is called with what went wrong and stopped nothing.
+	Warn func(message string)
+}
+
+func (s Store) warn(format string, args ...any) {
+	if s.Warn != nil {
+		s.Warn(fmt.Sprintf(format, args...))
+	}
+}
 
 // checkID holds names to what is safe as a file name. It is runc's rule.
 func checkID(id string) error {
@@ -79,27 +93,13 @@ func (s Store) Load(id string) (*Container, error) {
 		return nil, err
 	}
 	dir := filepath.Join(s.Root, id)
-	data, err := readBounded(filepath.Join(dir, recordName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("container %q: %w", id, ErrNotExist)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("container %q: %w", id, err)
-	}
-	record, err := quickjson.Decode(filepath.Join(dir, recordName), data, decodeRecord)
-	if err != nil {
-		return nil, fmt.Errorf("container %q: %w", id, err)
-	}
-	c := &Container{Record: *record, dir: dir}
-	if c.Version != recordVersion || c.ID != id {
-		return nil, fmt.Errorf("container %q: %s: version %d of container %q, want version %d of this one",
-			id, filepath.Join(dir, recordName), c.Version, c.ID, recordVersion)
-	}
-	return c, nil
+	return load(unix.AT_FDCWD, filepath.Join(dir, recordName), dir, id)
 }
 
-func readBounded(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+// readBounded reads a file that is not larger than a record may be. Its name is
+// relative to an open directory.
+func readBounded(dir int, path string) ([]byte, error) {
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -151,17 +151,28 @@ func (s Store) List() ([]*Container, error) {
 const newRecordName = recordName + ".new"
 
 // save writes the record under a temporary name and renames it, so that a
-// reader sees the old one or the new one.
-func (c *Container) save() error {
+// reader sees the old one or the new one. The first one replaces none: after a
+// deletion between the making of the directory and its locking, it may be another's.
+func (c *Container) save(l *lock, first bool) error {
 	data := c.appendJSON(nil)
 	if len(data) > maxRecord {
 		return fmt.Errorf("container %q: state of %d bytes, more than %d: too many annotations?", c.ID, len(data), maxRecord)
 	}
-	if err := writeFile(filepath.Join(c.dir, newRecordName), data, 0o600); err != nil {
+	if err := writeFile(l.dir, newRecordName, data, 0o600); err != nil {
 		return fmt.Errorf("container %q: write state: %w", c.ID, err)
 	}
-	// os.Rename would look first whether a directory is in the way.
-	if err := unix.Rename(filepath.Join(c.dir, newRecordName), filepath.Join(c.dir, recordName)); err != nil {
+	flags := uint(0)
+	if first {
+		flags = unix.RENAME_NOREPLACE
+	}
+	err := unix.Renameat2(l.dir, newRecordName, l.dir, recordName, flags)
+	if first && errors.Is(err, unix.EINVAL) { // not on every file system
+		err = unix.Renameat2(l.dir, newRecordName, l.dir, recordName, 0)
+	}
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("container %q: %w", c.ID, ErrExist)
+	}
+	if err != nil {
 		return fmt.Errorf("container %q: write state: %w", c.ID, err)
 	}
 	return nil
@@ -180,9 +191,10 @@ func (c *Container) forget() error {
 	return nil
 }
 
-// writeFile makes or truncates a file and writes it whole.
-func writeFile(path string, data []byte, perm uint32) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, perm)
+// writeFile makes or truncates a file, whose name is relative to an open
+// directory, and writes it whole.
+func writeFile(dir int, path string, data []byte, perm uint32) error {
+	fd, err := unix.Openat(dir, path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, perm)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -217,10 +229,19 @@ func (c *Container) phase() specs.ContainerState {
 	if !c.alive() {
 		return specs.StateStopped
 	}
-	if _, err := os.Lstat(filepath.Join(c.dir, gateName)); err == nil {
+	switch {
+	case c.Creating:
+		return specs.StateCreating
+	case c.waiting():
 		return specs.StateCreated
 	}
 	return specs.StateRunning
+}
+
+// waiting says whether the container's process waits for start.
+func (c *Container) waiting() bool {
+	_, err := os.Lstat(filepath.Join(c.dir, gateName))
+	return err == nil
 }
 
 // alive says whether the container's process is still that process and has not
@@ -233,7 +254,7 @@ func (c *Container) alive() bool {
 // processStart reads when a process began, in clock ticks since boot, and
 // whether it has ended: proc_pid_stat(5), fields 22 and 3.
 func processStart(pid int) (ticks uint64, ended bool, err error) {
-	data, err := readBounded("/proc/" + strconv.Itoa(pid) + "/stat")
+	data, err := readBounded(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/stat")
 	if err != nil {
 		return 0, false, err
 	}

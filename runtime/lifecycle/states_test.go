@@ -85,7 +85,7 @@ func TestStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.wantStatus(specs.StateRunning)
-	wantError(t, "start again", b.store.Start(ctx, b.id), "cannot start a container in the running state")
+	wantError(t, "start again", b.store.Start(ctx, b.id), "cannot start an already running container")
 	wantError(t, "delete", b.store.Delete(ctx, b.id, false), "not stopped: running")
 	if err := b.store.Kill(ctx, b.id, 0, false); err != nil {
 		t.Errorf("kill with signal 0: %v", err)
@@ -97,7 +97,7 @@ func TestStates(t *testing.T) {
 	if c, err := b.store.Load(b.id); err != nil || c.State().Pid != 0 {
 		t.Errorf("a stopped container has pid %d, %v", c.State().Pid, err)
 	}
-	wantError(t, "start", b.store.Start(ctx, b.id), "cannot start a container in the stopped state")
+	wantError(t, "start", b.store.Start(ctx, b.id), "cannot start a container that has stopped")
 	if err := b.store.Kill(ctx, b.id, unix.SIGKILL, false); !errors.Is(err, lifecycle.ErrNotRunning) {
 		t.Errorf("kill of a stopped container: %v", err)
 	}
@@ -195,7 +195,7 @@ func TestConcurrentOperations(t *testing.T) {
 		b.create()
 		var mu sync.Mutex
 		started := 0
-		allowed := []string{"container does not exist", "container not running", "in the running state", "in the stopped state", "it has been started"}
+		allowed := []string{"container does not exist", "container not running", "already running container", "that has stopped", "it has been started"}
 		var wg sync.WaitGroup
 		do := func(what string, op func(context.Context) error) {
 			wg.Go(func() {

@@ -44,8 +44,13 @@ type compiler struct {
 	dev    FD // the mount at /dev, where the container has one of its own
 	// devLate says that dev is in late.
 	devLate bool
-	idle    bool   // there is no process to run
-	late    []Step // read-only marks that wait until everything below is mounted
+	// What hooks of the container's namespace read and write: those of create,
+	// and those of start.
+	hookState, hookOut, hookErr FD
+	startState, hookNull        FD
+
+	idle bool   // there is no process to run
+	late []Step // read-only marks that wait until everything below is mounted
 }
 
 // Compile makes the plan for creating a container. The configuration must be
@@ -63,6 +68,7 @@ func Compile(s *specs.Spec, facts *Facts) (*Plan, error) {
 	c.begin()
 	c.mounts()
 	c.devices()
+	c.createHooks()
 	c.console()
 	c.protect()
 	c.pivot()
@@ -119,17 +125,11 @@ func (c *compiler) refuse() {
 	}{
 		{"linux.intelRdt", l.IntelRdt != nil},
 		{"linux.netDevices", len(l.NetDevices) > 0},
-		{"hooks", hasHooks(c.spec.Hooks)},
 	} {
 		if r.set {
 			c.errs = append(c.errs, &FieldError{Field: r.field, Err: errUnsupported})
 		}
 	}
-}
-
-func hasHooks(h *specs.Hooks) bool {
-	return h != nil && len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop)+
-		len(h.Prestart) > 0 //nolint:staticcheck // Prestart is deprecated, not gone
 }
 
 // treesFromParent says that mounts are copied by the parent, because the
@@ -157,6 +157,7 @@ func (c *compiler) files() {
 	for i := range c.facts.CgroupFiles {
 		c.groups = append(c.groups, c.file(fmt.Sprintf("cgroup %d", i), File{Kind: Cgroup, Index: i, Field: "linux.cgroupsPath"}))
 	}
+	c.hookDescriptors()
 }
 
 func (c *compiler) begin() {

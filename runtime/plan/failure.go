@@ -31,8 +31,13 @@ func (e *StepError) Error() string {
 	return s
 }
 
-// Unwrap returns the errno.
-func (e *StepError) Unwrap() error { return e.Errno }
+// Unwrap returns the errno, where it was a system call that failed.
+func (e *StepError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}
 
 // Explain words a program's failure report.
 func (p *Plan) Explain(f program.Failure) error {
@@ -45,8 +50,11 @@ func (p *Plan) Explain(f program.Failure) error {
 		text = op
 	}
 	e := &StepError{Op: text, Field: s.Field, Call: f.Call, Errno: syscall.Errno(f.Errno)}
-	if x, ok := s.Op.(interface{ explain(errno int) string }); ok {
+	switch x := s.Op.(type) {
+	case interface{ explain(errno int) string }:
 		e.text = x.explain(f.Errno)
+	case runHook:
+		e.text = x.explainFailure(f)
 	}
 	if f.Call == "fsconfig" && len(f.Strings) > 0 {
 		e.text = fmt.Sprintf("%s: option %q: %s", e.Op, strings.Join(f.Strings, "="), linux.ErrnoText(f.Errno))
@@ -61,9 +69,9 @@ func (p *Plan) Explain(f program.Failure) error {
 // process that compiled the plan is gone.
 type Tail []TailStep
 
-// A TailStep is one step of a Tail.
+// A TailStep is one step of a Tail, or a part of one.
 type TailStep struct {
-	// Address is that of the step's first call in the program.
+	// Address is that of the first of its calls in the program.
 	Address uint64 `json:"address"`
 	// Text names the step, Field where in config.json it comes from.
 	Text  string `json:"text"`
@@ -83,20 +91,26 @@ func (p *Plan) Tail(im *program.Image) Tail {
 		}
 	}
 	var t Tail
-	for i := first; i < len(p.Steps); i++ {
+	for address, i := range im.Runs {
+		if i < first {
+			continue
+		}
 		s := p.Steps[i]
 		text, _, _ := strings.Cut(s.Op.String(), " ")
-		if x, ok := s.Op.(execve); ok {
+		switch x := s.Op.(type) {
+		case execve:
 			text = fmt.Sprintf("exec: %q", x.Args[0])
+		case runHook:
+			text = x.failed()
 		}
-		t = append(t, TailStep{im.Address(i), text, s.Field})
+		t = append(t, TailStep{address, text, s.Field})
 	}
 	return t
 }
 
 // Explain words a failure report.
 func (t Tail) Explain(report []byte) error {
-	address, errno, err := program.Decode(report)
+	address, cause, err := program.Decode(report)
 	if err != nil {
 		return err
 	}
@@ -106,6 +120,5 @@ func (t Tail) Explain(report []byte) error {
 			step = s
 		}
 	}
-	return &StepError{Op: step.Text, Field: step.Field, Errno: syscall.Errno(errno),
-		text: step.Text + ": " + linux.ErrnoText(errno)}
+	return &StepError{Op: step.Text, Field: step.Field, Errno: syscall.Errno(cause.Errno), text: step.Text + ": " + causeText(cause)}
 }

@@ -87,7 +87,7 @@ func (o moveMount) String() string {
 func (o moveMount) lower(l *lowering) {
 	flags, to, path := uint64(linux.MOVE_MOUNT_F_EMPTY_PATH|linux.MOVE_MOUNT_T_EMPTY_PATH), l.fd(o.To), ""
 	if o.Path != "" {
-		flags, to, path = linux.MOVE_MOUNT_F_EMPTY_PATH, l.fd(cwd), o.Path
+		flags, to, path = linux.MOVE_MOUNT_F_EMPTY_PATH|linux.MOVE_MOUNT_T_SYMLINKS, l.fd(cwd), o.Path
 	}
 	l.b.Call("move_mount", l.fd(o.Mount), l.str(""), to, l.str(path), program.Const(flags))
 	if !o.Keep {

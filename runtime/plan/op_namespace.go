@@ -13,6 +13,7 @@ import (
 const (
 	SaysReady = 'r' // the container is made: ready
 	SaysMaps  = 'u' // the new user namespace waits for its maps: awaitMaps
+	SaysHooks = 'h' // the parent's hooks have to run: parentHooks
 )
 
 // unshare makes new namespaces that could not be made when the process was.

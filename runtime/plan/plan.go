@@ -102,16 +102,18 @@ type FileKind string
 
 // The kinds of File.
 const (
-	Stdio     FileKind = "stdio"     // Index 0, 1 or 2 of the caller
-	Preserved FileKind = "preserved" // Index-th of --preserve-fds
-	SyncPipe  FileKind = "sync"      // socket to the parent: reports, and its answers
-	StartGate FileKind = "start"     // listening socket that start connects to
-	Console   FileKind = "console"   // socket that takes the terminal's master
-	Cgroup    FileKind = "cgroup"    // Index-th file of cgroup membership
-	Namespace FileKind = "namespace" // Path of a namespace to join
-	Init      FileKind = "init"      // pidfd of the running container's first process
-	Tree      FileKind = "tree"      // detached copy of the mounts at Path, made by the parent
-	Copied    FileKind = "copy"      // detached tmpfs with a copy of Copy.Source, made by the parent
+	Stdio      FileKind = "stdio"       // Index 0, 1 or 2 of the caller
+	Preserved  FileKind = "preserved"   // Index-th of --preserve-fds
+	SyncPipe   FileKind = "sync"        // socket to the parent: reports, and its answers
+	StartGate  FileKind = "start"       // listening socket that start connects to
+	Console    FileKind = "console"     // socket that takes the terminal's master
+	Cgroup     FileKind = "cgroup"      // Index-th file of cgroup membership
+	Namespace  FileKind = "namespace"   // Path of a namespace to join
+	Init       FileKind = "init"        // pidfd of the running container's first process
+	HookState  FileKind = "hook state"  // Index 0: the state of a container that is being created, 1: that is created
+	HookOutput FileKind = "hook output" // Index 1 and 2: pipes to the parent, 0: nowhere
+	Tree       FileKind = "tree"        // detached copy of the mounts at Path, made by the parent
+	Copied     FileKind = "copy"        // detached tmpfs with a copy of Copy.Source, made by the parent
 )
 
 // A File is one descriptor that the process is started with.
@@ -134,7 +136,7 @@ type File struct {
 // String describes the file.
 func (f File) String() string {
 	switch f.Kind {
-	case Stdio, Preserved, Cgroup:
+	case Stdio, Preserved, Cgroup, HookState, HookOutput:
 		return fmt.Sprintf("%s %d", f.Kind, f.Index)
 	case Namespace:
 		return fmt.Sprintf("%s %q", f.Kind, f.Path)

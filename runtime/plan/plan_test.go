@@ -174,7 +174,6 @@ func TestErrorsNameTheField(t *testing.T) {
 		`mounts[5].options: "tmpcopyup" has no effect on a sysfs`: func(s *specs.Spec) { s.Mounts[5].Options = []string{"tmpcopyup"} },
 		"linux.devices[0].type: unknown":                          func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}} },
 		"linux.seccomp":                                           func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_WHAT"} },
-		"hooks: not supported":                                    func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/x"}}} },
 	} {
 		s := spec.Example(false)
 		change(s)

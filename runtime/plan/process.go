@@ -61,6 +61,7 @@ func (c *compiler) process() {
 	}
 	c.step("process.user.umask", umask{c.mask()})
 	c.step("", closeOnExec{keep})
+	before := len(c.plan.Steps)
 	if p.NoNewPrivileges {
 		c.step("process.noNewPrivileges", noNewPrivs{})
 	}
@@ -73,6 +74,7 @@ func (c *compiler) process() {
 	if filter != nil && p.NoNewPrivileges {
 		c.step("linux.seccomp", *filter)
 	}
+	c.startHooks(before)
 	c.step("process.args", execve{candidates, p.Args, c.env()})
 }
 

@@ -15,9 +15,7 @@ func (c *compiler) rootPropagation() uint64 {
 	return 0
 }
 
-// rootfs puts the root file system where the process can pivot to it. Its own
-// mount lies on "/", where no path leads to it: nothing on the host has to be
-// looked up again.
+// rootfs puts the root file system where the process can pivot to it.
 //
 // What becomes of the host's mounts decides about those that are bound from
 // them: without a word on it they receive what is mounted on the host, and
@@ -43,7 +41,7 @@ func (c *compiler) rootfs(trees map[string]FD) {
 		c.step("root.path", openTree{c.absolute(c.spec.Root.Path), true, root})
 	}
 	c.root = root
-	c.step("root.path", moveMount{Mount: root, Path: "/", Keep: true})
+	c.step("root.path", moveMount{Mount: root, Path: c.rootPlace(), Keep: true})
 	if c.rootPropagation()&linux.MS_SLAVE == 0 {
 		// What is mounted in its directory on the host later is not the container's.
 		c.step(field, mountSetattr{Mount: root, Propagation: linux.MS_PRIVATE})

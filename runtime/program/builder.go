@@ -71,19 +71,20 @@ type word struct {
 // A Builder collects calls and the data they point to. The first error sticks
 // and is returned by Image.
 type Builder struct {
-	arch     linux.Arch
-	goarch   string
-	calls    []call
-	masks    []errnoSet // the different ones, the empty one first
-	arena    []byte
-	words    []word // words of the arena whose value is an address or a result
-	strings  map[string]int
-	labels   []int // index of the call a label is bound to, -1 while unbound
-	step     int
-	reportFD Arg
-	vars     int
-	reports  []int // variables whose value becomes the descriptor reported to
-	err      error
+	arch      linux.Arch
+	goarch    string
+	calls     []call
+	masks     []errnoSet // the different ones, the empty one first
+	arena     []byte
+	words     []word // words of the arena whose value is an address or a result
+	strings   map[string]int
+	labels    []int // index of the call a label is bound to, -1 while unbound
+	step      int
+	reportFD  Arg
+	vars      int
+	reports   []int // variables whose value becomes the descriptor reported to
+	reporters []int // calls that send reports
+	err       error
 }
 
 // NewBuilder starts a program for a GOARCH, amd64 or arm64. Failures are
@@ -257,6 +258,19 @@ func (b *Builder) Bind(l Label) { b.labels[l] = len(b.calls) }
 // reported on, from the moment it takes it.
 func (b *Builder) ReportTo(variable Arg) { b.reports = append(b.reports, int(variable.v)) }
 
+// Report appends a call that sends a report of its own making, and returns. The
+// value at the address word takes the place of an errno: a wait status, behind
+// StatusWord, or the word that TimeoutWord makes.
+func (b *Builder) Report(word Arg) Call {
+	here := b.NewLabel()
+	b.Bind(here)
+	size := Const(reportSize / 2)
+	parts := b.Words(b.Words(Arg{place, uint64(here)}), size, word, size)
+	send := b.Call("writev", b.reportFD, parts, Const(2))
+	b.reporters = append(b.reporters, send.index)
+	return send
+}
+
 // finish appends what every program ends with: the report of a failure and
 // the end of the process.
 func (b *Builder) finish() (report Arg, err error) {
@@ -265,6 +279,7 @@ func (b *Builder) finish() (report Arg, err error) {
 	b.Step(-1)
 	b.Bind(failed)
 	send := b.Call("write", b.reportFD, report, Const(reportSize))
+	b.reporters = append(b.reporters, send.index)
 	var any errnoSet
 	for i := range any {
 		any[i] = ^uint32(0) // nobody is left to tell

@@ -126,9 +126,10 @@ func (b *Builder) placeLists() (outs, masks []int, dests []destination) {
 	for _, w := range b.words {
 		note(w.arg, destination{call: -1, arg: w.offset})
 	}
-	send := len(b.calls) - 2
 	for _, r := range b.reports {
-		byVar[r] = append(byVar[r], destination{call: send})
+		for _, sender := range b.reporters {
+			byVar[r] = append(byVar[r], destination{call: sender})
+		}
 	}
 	b.align()
 	empty := len(b.arena)

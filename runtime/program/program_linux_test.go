@@ -108,6 +108,42 @@ func TestResultsBranchesAndErrnos(t *testing.T) {
 	})
 }
 
+// A program can wait for a child, tell how it ended, and go on.
+func TestReportOfAChild(t *testing.T) {
+	for want, child := range map[Cause]func(b *Builder){
+		{Status: 3 << 8}: func(b *Builder) { b.Call("exit_group", Const(3)) },
+		{Status: 9}:      func(b *Builder) { b.Call("kill", b.Call("getpid").Result(), Const(9)) },
+	} {
+		onEach(t, func(t *testing.T, goarch string) {
+			b := NewBuilder(goarch, 3)
+			inChild, zero := b.NewLabel(), Const(0)
+			b.Step(7)
+			pid := b.Call("clone", Const(linux.SIGCHLD), zero, zero, zero, zero).OnZero(inChild).Result()
+			status := b.Words(StatusWord())
+			b.Call("wait4", pid, status, zero, zero)
+			b.Report(status)
+			b.Call("exit_group", zero)
+			b.Bind(inChild)
+			child(b)
+			im, out, exit := run(t, b)
+			if f, err := im.Failure(out); err != nil || f.Cause != want || f.Step != 7 || exit != 0 {
+				t.Errorf("%+v, %v, exit %d; want %+v", f, err, exit, want)
+			}
+		})
+	}
+	onEach(t, func(t *testing.T, goarch string) {
+		b := NewBuilder(goarch, 0)
+		// The descriptor reported to is known to the report of our own, too.
+		b.ReportTo(b.Call("dup", Const(3)).Result())
+		b.Report(b.Words(TimeoutWord(5)))
+		b.Call("exit_group", Const(0))
+		im, out, _ := run(t, b)
+		if f, err := im.Failure(out); err != nil || f.TimeoutSeconds != 5 {
+			t.Errorf("%+v, %v", f, err)
+		}
+	})
+}
+
 func TestFailureNamesTheCall(t *testing.T) {
 	onEach(t, func(t *testing.T, goarch string) {
 		b := NewBuilder(goarch, 3)
@@ -121,7 +157,7 @@ func TestFailureNamesTheCall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := (Failure{Step: 2, Call: "openat", Strings: []string{"/nowhere/at/all"}, Errno: linux.ENOENT}); !reflect.DeepEqual(f, want) || status != exitFailed {
+		if want := (Failure{Step: 2, Call: "openat", Strings: []string{"/nowhere/at/all"}, Cause: Cause{Errno: linux.ENOENT}}); !reflect.DeepEqual(f, want) || status != exitFailed {
 			t.Fatalf("got %+v, exit %d; want %+v", f, status, want)
 		}
 		for _, bad := range [][]byte{nil, make([]byte, reportSize), bytes.Repeat([]byte{0xff}, reportSize)} {

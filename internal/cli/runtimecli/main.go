@@ -41,7 +41,7 @@ type call struct {
 	log  *logger
 }
 
-func (c *call) store() lifecycle.Store { return lifecycle.Store{Root: c.root} }
+func (c *call) store() lifecycle.Store { return lifecycle.Store{Root: c.root, Warn: c.log.warn} }
 
 func commands() []command {
 	return []command{
