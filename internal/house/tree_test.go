@@ -131,22 +131,28 @@ func committed(t *testing.T) []string {
 	return files
 }
 
-// requirements returns the modules that go.mod asks for directly.
+// requirements returns the modules that go.mod asks for directly, and those that
+// modules below this one do.
 func requirements(t *testing.T) []string {
 	t.Helper()
-	var mod struct {
-		Require []struct {
-			Path     string
-			Indirect bool
-		}
-	}
-	if err := json.Unmarshal(command(t, "go", "mod", "edit", "-json"), &mod); err != nil {
-		t.Fatal(err)
-	}
 	var direct []string
-	for _, r := range mod.Require {
-		if !r.Indirect {
-			direct = append(direct, r.Path)
+	for _, name := range committed(t) {
+		if path.Base(name) != "go.mod" {
+			continue
+		}
+		var mod struct {
+			Require []struct {
+				Path     string
+				Indirect bool
+			}
+		}
+		if err := json.Unmarshal(command(t, "go", "mod", "edit", "-json", name), &mod); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range mod.Require {
+			if !r.Indirect && r.Path != module {
+				direct = append(direct, r.Path)
+			}
 		}
 	}
 	return direct

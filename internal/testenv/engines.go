@@ -32,7 +32,7 @@ func Runtime(t testing.TB) string {
 // BaseImage writes the image that engines are tested with, docker.io/library/base:latest,
 // as an archive that all of them load (that of "docker save"), and returns its path.
 // In it are static busybox under the name of each applet, root and a user "app"
-// (uid 1000).
+// (uid 1000). By itself it sleeps, which is all that a pod needs to be there.
 func BaseImage(t testing.TB) string {
 	t.Helper()
 	busybox, err := os.ReadFile(Tool(t, "busybox"))
@@ -54,7 +54,7 @@ func BaseImage(t testing.TB) string {
 		}
 	}
 	layer := writeTar(t, entries)
-	config := fmt.Sprintf(`{"architecture": %q, "os": "linux", "config": {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/sh"]},
+	config := fmt.Sprintf(`{"architecture": %q, "os": "linux", "config": {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sleep", "1000000"]},
 		"rootfs": {"type": "layers", "diff_ids": ["sha256:%x"]}, "history": [{"created_by": "test"}]}`, runtime.GOARCH, sha256.Sum256(layer))
 	archive := writeTar(t, []tarEntry{
 		{name: "manifest.json", mode: 0o644, content: []byte(`[{"Config": "config.json", "RepoTags": ["docker.io/library/base:latest"], "Layers": ["layer.tar"]}]`)},

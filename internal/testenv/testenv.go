@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,7 +87,8 @@ func Run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// moduleRoot returns the directory of go.mod: tests run in their package's own.
+// moduleRoot returns the directory of this module's go.mod: tests run in their
+// package's own, and some packages are modules below this one.
 func moduleRoot(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
@@ -94,7 +96,7 @@ func moduleRoot(t testing.TB) string {
 		t.Fatal(err)
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if text, _ := os.ReadFile(filepath.Join(dir, "go.mod")); bytes.HasPrefix(text, []byte("module github.com/tare-oci/tare\n")) {
 			return dir
 		}
 		parent := filepath.Dir(dir)

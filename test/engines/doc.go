@@ -1,7 +1,7 @@
 // Package engines puts tare-runtime under the engines that people have, as Debian
-// packages them: Podman (root, rootless), containerd by ctr (CRI is in the module
-// cri beside this one), Docker and Buildah. Each is one file, to be read from top
-// to bottom, that says what the engine's user sees.
+// packages them: Podman, containerd by ctr, Docker and Buildah. (What a kubelet
+// asks of containerd is in cri, a module of its own.) Each is one file, to be read
+// from top to bottom, that says what the engine's user sees.
 //
 // The Runtime Spec says nothing of command lines; runtime.md's operations are
 // tested here as far as engines depend on them, and config.md's and
