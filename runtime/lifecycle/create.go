@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -189,6 +190,11 @@ func (m *making) compile(wait bool) (err error) {
 	if f.NoPivot = m.options.NoPivot; f.NoPivot {
 		if f.HostMounts, err = kernelMounts(absolute(m.options.Bundle, m.spec.Root.Path)); err != nil {
 			return err
+		}
+	}
+	if m.spec.Hooks != nil && strings.HasSuffix(m.spec.Linux.RootfsPropagation, "shared") {
+		if f.RootMount, err = mountPoint(absolute(m.options.Bundle, m.spec.Root.Path)); err != nil {
+			return &plan.FieldError{Field: "root.path", Err: err}
 		}
 	}
 	f.Foreground = m.options.Console != nil

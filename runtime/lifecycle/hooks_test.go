@@ -258,6 +258,29 @@ func TestHookNamespaces(t *testing.T) {
 	}
 }
 
+// Hooks find the root where the bundle has it, also where its mount is a peer of
+// the host's, and the host does not get it.
+func TestHooksUnderASharedRoot(t *testing.T) {
+	if !testenv.PrivateMounts(t) {
+		return
+	}
+	testenv.Leaks(t)
+	b := newBundle(t, "true")
+	b.newLog()
+	testenv.Run(t, "mount", "--bind", b.dir, b.dir)
+	testenv.Run(t, "mount", "--make-shared", b.dir)
+	t.Cleanup(func() { testenv.Run(t, "umount", "-R", b.dir) })
+	b.Linux.RootfsPropagation = "rshared"
+	b.mount("tmpfs", "tmpfs", "/t", "")
+	outside, _ := b.log()
+	b.hook("createContainer", fmt.Sprintf("mountpoint %s >> %s", b.path("rootfs/t"), outside))
+	b.hook("createRuntime", fmt.Sprintf("grep -c %s /proc/self/mountinfo >> %s || true", b.path("rootfs"), outside))
+	b.run()
+	if want := "0\n" + b.path("rootfs/t") + " is a mountpoint\n"; b.readLog() != want {
+		t.Errorf("got %q, want %q", b.readLog(), want)
+	}
+}
+
 // A hook that fails is an error that says so, and ends the container; the
 // hooks after its deletion run, except where it has not come to be.
 func TestHookFailures(t *testing.T) {

@@ -231,6 +231,18 @@ func (v *surveyor) destination(m specs.Mount) string {
 
 func cleanDestination(m specs.Mount) string { return filepath.Clean("/" + m.Destination) }
 
+// mountPoint is the place of the mount that a directory lies in.
+func mountPoint(dir string) (string, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
+		var st unix.Statx_t
+		if err = unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_DONT_SYNC, 0, &st); err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+			break
+		}
+	}
+	return dir, err
+}
+
 // kernelMounts lists the host's whole mounts of proc and sysfs that lie outside
 // of a directory, in the order in which they were made.
 func kernelMounts(rootfs string) ([]string, error) {

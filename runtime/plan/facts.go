@@ -33,6 +33,9 @@ type Facts struct {
 	Kcore bool
 	// NoPivot leaves the host's root beneath the container's.
 	NoPivot bool
+	// RootMount is the mount point that root.path lies in, where hooks are to find
+	// the root there and linux.rootfsPropagation leaves it shared with the host.
+	RootMount string
 	// HostMounts are the host's mounts of proc and sysfs, where NoPivot is set.
 	HostMounts []string
 	// OwnNamespaces are those of the paths in linux.namespaces that lead to a

@@ -28,6 +28,9 @@ func (c *compiler) rootfs(trees map[string]FD) {
 	switch p := c.rootPropagation(); {
 	case p&linux.MS_SHARED != 0 && !c.facts.NoPivot:
 		c.step(field, mountSetattr{Path: "/", Propagation: linux.MS_PRIVATE})
+		if at := c.facts.RootMount; at != "" && at != "/" {
+			c.step(field, mountSetattr{Path: at, Propagation: linux.MS_PRIVATE})
+		}
 	case p&(linux.MS_PRIVATE|linux.MS_UNBINDABLE) != 0:
 		c.peerTrees()
 		c.step(field, mountSetattr{Path: "/", Recursive: true, Propagation: linux.MS_PRIVATE})
