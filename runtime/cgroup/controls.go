@@ -47,6 +47,12 @@ func controlFiles(field string) (v1, v2 string) {
 	return "", ""
 }
 
+// Sets reports whether a field of linux.resources takes effect in either version.
+func Sets(field string) bool {
+	v1, v2 := controlFiles(field)
+	return v1 != "" || v2 != ""
+}
+
 // controllerOf returns the controller that a control file belongs to.
 func controllerOf(file string) string {
 	name, _, _ := strings.Cut(file, ".")

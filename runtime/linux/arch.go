@@ -100,6 +100,17 @@ func ParseArch(name specs.Arch) (Arch, bool) {
 	return ArchUnknown, false
 }
 
+// ArchNames lists runtime-spec's architectures.
+func ArchNames() []string {
+	names := make([]string, 0, archCount)
+	for i := range archs {
+		if archs[i].name != "" {
+			names = append(names, string(archs[i].name))
+		}
+	}
+	return names
+}
+
 // NativeArch is the architecture of a GOARCH.
 func NativeArch(goarch string) (Arch, bool) {
 	switch goarch {

@@ -16,6 +16,14 @@ func number(table []named, name string) (uint64, bool) {
 	return 0, false
 }
 
+func names(table []named) []string {
+	list := make([]string, len(table))
+	for i, n := range table {
+		list[i] = n.name
+	}
+	return list
+}
+
 // SchedPolicy returns the number of a scheduling policy (sched_setattr(2)).
 // SCHED_ISO has a number and, so far, no implementation.
 func SchedPolicy(name string) (uint64, bool) { return number(schedPolicies[:], name) }
@@ -31,6 +39,12 @@ func MemoryPolicy(name string) (uint64, bool) { return number(memoryPolicies[:],
 
 // MemoryPolicyFlag returns the bit of a mode flag of set_mempolicy(2).
 func MemoryPolicyFlag(name string) (uint64, bool) { return number(memoryPolicyFlags[:], name) }
+
+// MemoryPolicyNames lists the modes of set_mempolicy(2).
+func MemoryPolicyNames() []string { return names(memoryPolicies[:]) }
+
+// MemoryPolicyFlagNames lists the mode flags of set_mempolicy(2).
+func MemoryPolicyFlagNames() []string { return names(memoryPolicyFlags[:]) }
 
 // Personality returns the number of an execution domain (personality(2)), as
 // config-linux.md calls it.
