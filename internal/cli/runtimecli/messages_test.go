@@ -116,7 +116,7 @@ func TestMessagesOfStates(t *testing.T) {
 	if m := b.lastError("exec", "ID", "true"); !strings.Contains(m, "cannot exec in a stopped container") {
 		t.Error("exec in a stopped one:", m)
 	}
-	if m := b.lastError("start", "ID"); !strings.Contains(m, "cannot start a container in the stopped state") {
+	if m := b.lastError("start", "ID"); !strings.Contains(m, "cannot start a container that has stopped") {
 		t.Error("start of a stopped one:", m)
 	}
 	b.do("kill", "--all", "ID", "KILL") // engines make sure
