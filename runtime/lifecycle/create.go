@@ -214,7 +214,11 @@ func (m *making) compile(wait bool) (err error) {
 // up, before there is anything to clean.
 func (m *making) reserve(root string, wait bool) error {
 	dir := filepath.Join(root, m.options.ID)
-	err := os.Mkdir(dir, 0o711)
+	hostRoot, err := m.hostRoot()
+	if err != nil {
+		return err
+	}
+	err = os.Mkdir(dir, 0o711)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(root, 0o711); err == nil {
 			err = os.Mkdir(dir, 0o711)
@@ -228,7 +232,7 @@ func (m *making) reserve(root string, wait bool) error {
 	}
 	c := &Container{dir: dir, Record: Record{Version: recordVersion, OCIVersion: m.spec.Version, ID: m.options.ID,
 		Bundle: m.options.Bundle, Rootfs: absolute(m.options.Bundle, m.spec.Root.Path), Created: time.Now().UTC(),
-		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener, Cgroups: m.cgroup.Paths()}}
+		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener, Cgroups: m.cgroup.Paths(), HostRoot: hostRoot}}
 	if wait {
 		c.Tail = m.plan.Tail(m.image)
 	}
@@ -475,7 +479,7 @@ func (m *making) undo(why error) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, m.container.forget())
+	errs = append(errs, m.container.unmountRoot(), m.container.forget())
 	if m.hooked {
 		m.lock.release() // the name is free
 		m.container.poststop(m.options.warn)

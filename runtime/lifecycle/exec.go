@@ -189,6 +189,12 @@ func (x *execution) start() (err error) {
 			opened = append(opened, dir)
 		}
 	}
+	if x.container.HostRoot != 0 {
+		if src.root, err = x.openRoot(); err != nil {
+			return err
+		}
+		opened = append(opened, src.root)
+	}
 	p := x.spec.Process
 	if p.Terminal {
 		if src.console, err = x.console(); err != nil {

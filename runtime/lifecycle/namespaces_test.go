@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/internal/testenv"
 	"github.com/tare-oci/tare/runtime/host"
@@ -115,6 +116,65 @@ func (h holder) whose(pid int, name string) string {
 		return "joined"
 	}
 	return "new"
+}
+
+// A container without a mount namespace is in the host's, as the specification
+// wants it, and so are its mounts until it is deleted.
+func TestHostMountNamespace(t *testing.T) {
+	if !testenv.PrivateMounts(t) {
+		return
+	}
+	b := newBundle(t, "exec sleep 1000")
+	b.without(specs.MountNamespace)
+	b.Root.Readonly = true
+	b.write("rootfs/in/file", "", 0o644)
+	// The directory is a mount already, as engines have it.
+	if err := unix.Mount(b.path("rootfs"), b.path("rootfs"), "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(b.path("rootfs"), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	before := mountinfo(t)
+	c := b.create()
+	if err := b.store.Start(t.Context(), b.id); err != nil {
+		t.Fatal(err)
+	}
+	if is := (holder{t: t, pid: os.Getpid()}).whose(c.PID, "mnt"); is != "the host's" {
+		t.Errorf("the mount namespace is %s", is)
+	}
+	if during := mountinfo(t); !strings.HasPrefix(during, before) || !strings.Contains(during, b.path("rootfs/dev/shm")) {
+		t.Errorf("mounts while it runs:\n%s\nand before:\n%s", during, before)
+	}
+	script := "pwd; ls / /in; ls /dev/null; touch /in/x 2>/dev/null || echo read-only; ls " + b.dir + " 2>/dev/null"
+	out, _, err := b.exec(nil, script)
+	if want := lines("/", "/:", "bin", "dev", "etc", "in", "proc", "sys", "", "/in:", "file", "/dev/null", "read-only"); err != nil || out != want {
+		t.Errorf("%v: exec printed\n%s\nwant\n%s", err, out, want)
+	}
+	if err := b.store.Delete(t.Context(), b.id, true); err != nil {
+		t.Error(err)
+	}
+	if after := mountinfo(t); after != before {
+		t.Errorf("mounts left:\n%s\nbefore:\n%s", after, before)
+	}
+	b.Process.Args = []string{"/missing"}
+	if _, _, err := b.tryRun(t.Context()); err == nil {
+		t.Error("a missing program runs")
+	}
+	if after := mountinfo(t); after != before {
+		t.Errorf("mounts left by a failure:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+func mountinfo(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
 
 // The clocks of a new time namespace are set before anybody is in it.

@@ -307,7 +307,7 @@ func (c *Container) remove(ctx context.Context, m cgroup.Manager) error {
 			return fmt.Errorf("container %q: %w", c.ID, err)
 		}
 	}
-	if err := c.forget(); err != nil {
+	if err := errors.Join(c.unmountRoot(), c.forget()); err != nil {
 		return fmt.Errorf("container %q: %w", c.ID, err)
 	}
 	return nil

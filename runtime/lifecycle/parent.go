@@ -143,6 +143,7 @@ type sources struct {
 	gate    *os.File
 	console *os.File
 	init    *os.File
+	root    *os.File // of a running container in the host's mount namespace
 	cgroups []*os.File
 	dir     string // takes a program's file where memory may not be executed
 }
@@ -210,6 +211,8 @@ func (f *family) open(file plan.File) (*os.File, error) {
 		return f.sources.cgroups[file.Index], nil
 	case plan.Init:
 		return f.sources.init, nil
+	case plan.Root:
+		return f.sources.root, nil
 	case plan.Namespace:
 		return keep(openFile(file.Path, unix.O_RDONLY))
 	case plan.HookState:

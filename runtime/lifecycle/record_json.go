@@ -37,6 +37,9 @@ func (r *Record) appendJSON(b []byte) []byte {
 	if r.SharedPID {
 		b = append(b, `,"sharedPid":true`...)
 	}
+	if r.HostRoot != 0 {
+		b = strconv.AppendUint(append(b, `,"hostRoot":`...), r.HostRoot, 10)
+	}
 	if r.NoNewKeyring {
 		b = append(b, `,"noNewKeyring":true`...)
 	}
@@ -125,6 +128,8 @@ func decodeRecord(d *quickjson.Decoder, r *Record) {
 			quickjson.Bool(d, &r.Creating)
 		case "sharedPid":
 			quickjson.Bool(d, &r.SharedPID)
+		case "hostRoot":
+			quickjson.Unsigned(d, &r.HostRoot)
 		case "noNewKeyring":
 			quickjson.Bool(d, &r.NoNewKeyring)
 		case "seccompListener":

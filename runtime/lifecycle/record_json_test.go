@@ -22,7 +22,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add("", "\xff", "é", uint64(0), 0)
 	f.Fuzz(func(t *testing.T, id, path, value string, ticks uint64, pid int) {
 		hooks := []specs.Hook{{Path: path, Args: []string{value, id}, Env: []string{id}, Timeout: &pid}, {Path: id}}
-		want := Record{Version: pid, OCIVersion: value, ID: id, PID: pid, StartTime: ticks, Bundle: path, Rootfs: value,
+		want := Record{Version: pid, OCIVersion: value, ID: id, PID: pid, StartTime: ticks, HostRoot: ticks, Bundle: path, Rootfs: value,
 			Created: time.Unix(int64(ticks%1e9), int64(ticks%1e9)).UTC(), UID: pid,
 			Annotations: map[string]string{id: path, "x" + value: value}, Cgroups: map[string]string{"": path},
 			Listener: &plan.Listener{Path: path, Metadata: value},
@@ -51,7 +51,7 @@ func FuzzRecord(f *testing.F) {
 // A state file that says anything else than a record is an error, or means
 // what encoding/json finds in it.
 func FuzzDecodeRecord(f *testing.F) {
-	full := Record{Version: 1, PID: 2, StartTime: 3, Annotations: map[string]string{"a": "b"}, Cgroups: map[string]string{"": "/x"},
+	full := Record{Version: 1, PID: 2, StartTime: 3, HostRoot: 4, Annotations: map[string]string{"a": "b"}, Cgroups: map[string]string{"": "/x"},
 		Tail: plan.Tail{{Address: 1}}, Poststop: []specs.Hook{{Path: "/x", Timeout: new(int)}}}
 	f.Add(full.appendJSON(nil))
 	f.Add([]byte(`{"version":1,"created":"yesterday"}`))
@@ -94,7 +94,7 @@ func TestRecordHasAllFields(t *testing.T) {
 	hooks := []specs.Hook{{Path: "/x"}}
 	r := Record{Version: 1, OCIVersion: "1.3.0", ID: "id", PID: 2, StartTime: 3, Bundle: "/b", Rootfs: "/r", Created: time.Unix(1, 2).UTC(),
 		UID: 4, Creating: true, SharedPID: true, Annotations: map[string]string{"a": "b"}, Cgroups: map[string]string{"": "/c"},
-		NoNewKeyring: true, Listener: &plan.Listener{Path: "/p", Metadata: "m"},
+		HostRoot: 7, NoNewKeyring: true, Listener: &plan.Listener{Path: "/p", Metadata: "m"},
 		Tail: plan.Tail{{Address: 1, Text: "t", Field: "f"}}, Poststart: hooks, Poststop: hooks}
 	for i := range reflect.TypeFor[Record]().NumField() {
 		if reflect.ValueOf(r).Field(i).IsZero() {

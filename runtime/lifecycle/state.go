@@ -44,6 +44,9 @@ type Record struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Cgroups are the directories of the control group, by controller.
 	Cgroups map[string]string `json:"cgroups,omitempty"`
+	// HostRoot, in the host's mount namespace, is the id of the mount that the
+	// root file system's own mount lies over.
+	HostRoot uint64 `json:"hostRoot,omitempty"`
 	// NoNewKeyring: the container has its creator's session keyring.
 	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
 	// Listener is where the listener of the container's filter goes at start.

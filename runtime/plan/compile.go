@@ -21,27 +21,28 @@ var errUnsupported = errors.New("not supported by this runtime")
 
 // A compiler builds one plan.
 type compiler struct {
-	spec   *specs.Spec
-	facts  *Facts
-	exec   bool // one more process, in a container that runs
-	plan   *Plan
-	errs   []error
-	fresh  uint64            // flags of the namespaces that are new
-	joined map[uint64]string // paths of the namespaces that are joined
-	root   FD
-	sync   FD
-	gate   FD
-	init   FD // pidfd of the running container's first process
-	cons   FD
-	groups []FD
-	null   FD // the host's /dev/null
-	tty    FD
-	cwd    FD
-	proc   FD // a procfs of the process's own, where something is written through it
-	self   FD // our directory in /proc, where a time namespace is to be made
-	list   []mount
-	trees  map[string]FD
-	dev    FD // the mount at /dev, where the container has one of its own
+	spec     *specs.Spec
+	facts    *Facts
+	exec     bool // one more process, in a container that runs
+	plan     *Plan
+	errs     []error
+	fresh    uint64            // flags of the namespaces that are new
+	joined   map[uint64]string // paths of the namespaces that are joined
+	root     FD
+	sync     FD
+	gate     FD
+	init     FD // pidfd of the running container's first process
+	cons     FD
+	groups   []FD
+	null     FD // the host's /dev/null
+	tty      FD
+	hostRoot FD // root of a running container without a mount namespace
+	cwd      FD
+	proc     FD // a procfs of the process's own, where something is written through it
+	self     FD // our directory in /proc, where a time namespace is to be made
+	list     []mount
+	trees    map[string]FD
+	dev      FD // the mount at /dev, where the container has one of its own
 	// devLate says that dev is in late.
 	devLate bool
 	// What hooks of the container's namespace read and write: those of create,

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"errors"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -44,6 +45,9 @@ func (p *Plan) Forks() bool {
 // could not raise a limit, and in the container not find its control groups.
 func (c *compiler) outside() {
 	c.init = c.file("container", File{Kind: Init})
+	if !c.hasMountNamespace() {
+		c.hostRoot = c.file("container's root", File{Kind: Root})
+	}
 	c.step("", hold{First: len(c.plan.Files)})
 	for _, g := range c.groups {
 		c.step("linux.cgroupsPath", joinCgroup{g})
@@ -61,6 +65,10 @@ func (c *compiler) outside() {
 	}
 }
 
+func (c *compiler) hasMountNamespace() bool {
+	return slices.ContainsFunc(c.linux().Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.MountNamespace })
+}
+
 // enter compiles the way into the container's namespaces.
 func (c *compiler) enter() {
 	for _, ns := range c.linux().Namespaces {
@@ -68,15 +76,17 @@ func (c *compiler) enter() {
 			c.fresh |= info.CloneFlag
 		}
 	}
-	if c.fresh&linux.CLONE_NEWNS == 0 {
-		c.fail("linux.namespaces", "the container has no mount namespace to enter")
+	if c.fresh != 0 {
+		c.step("linux.namespaces", enter{c.init, c.fresh})
 	}
-	c.step("linux.namespaces", enter{c.init, c.fresh})
 	if c.fresh&linux.CLONE_NEWPID != 0 {
 		c.step("linux.namespaces", fork{Parent: c.sync})
 	}
 	if c.userNamespace() {
 		c.step("linux.uidMappings", becomeRoot{})
+	}
+	if c.hostRoot.name != "" {
+		c.step("root", changeRoot{c.hostRoot})
 	}
 }
 

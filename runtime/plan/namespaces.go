@@ -34,8 +34,9 @@ func (c *compiler) namespaces() {
 			c.joined[info.CloneFlag] = ns.Path
 		}
 	}
-	if c.fresh&linux.CLONE_NEWNS == 0 && c.joined[linux.CLONE_NEWNS] == "" {
-		c.fail("linux.namespaces", "a mount namespace is needed")
+	c.plan.OnHost = c.fresh&linux.CLONE_NEWNS == 0 && c.joined[linux.CLONE_NEWNS] == ""
+	if c.plan.OnHost && c.userNamespace() {
+		c.fail("linux.namespaces", "a user namespace needs a mount namespace: nobody in it may mount in the host's")
 	}
 	if c.fresh&linux.CLONE_NEWUSER != 0 {
 		c.userMaps()

@@ -30,8 +30,8 @@ func (o pivotRoot) lower(l *lowering) {
 }
 
 // changeRoot makes a mount the process's root and leaves the old one beneath
-// it: --no-pivot, for hosts whose root is the initial ramdisk, which cannot be
-// pivoted.
+// it: in the host's mount namespace, and with --no-pivot, for hosts whose root
+// is the initial ramdisk, which cannot be pivoted.
 type changeRoot struct{ Root FD }
 
 func (o changeRoot) String() string { return fmt.Sprintf("chroot %v", o.Root) }

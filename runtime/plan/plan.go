@@ -19,6 +19,9 @@ type Plan struct {
 	GOARCH string
 	// Namespaces are the CLONE_NEW* flags the process is cloned with.
 	Namespaces uint64
+	// OnHost says that the container is in the host's mount namespace: its root
+	// file system is mounted over itself there, and somebody has to take that away.
+	OnHost bool
 	// Maps are what the parent writes when the process says SaysMaps; nil for
 	// a process that does not.
 	Maps *UserMaps
@@ -110,6 +113,7 @@ const (
 	Cgroup     FileKind = "cgroup"      // Index-th file of cgroup membership
 	Namespace  FileKind = "namespace"   // Path of a namespace to join
 	Init       FileKind = "init"        // pidfd of the running container's first process
+	Root       FileKind = "root"        // root directory of that process
 	HookState  FileKind = "hook state"  // Index 0: the state of a container that is being created, 1: that is created
 	HookOutput FileKind = "hook output" // Index 1 and 2: pipes to the parent, 0: nowhere
 	Tree       FileKind = "tree"        // detached copy of the mounts at Path, made by the parent

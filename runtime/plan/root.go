@@ -25,6 +25,10 @@ func (c *compiler) rootPropagation() uint64 {
 func (c *compiler) rootfs(trees map[string]FD) {
 	c.trees = trees
 	const field = "linux.rootfsPropagation"
+	if c.plan.OnHost {
+		c.rootOnHost()
+		return
+	}
 	switch p := c.rootPropagation(); {
 	case p&linux.MS_SHARED != 0 && !c.facts.NoPivot:
 		c.step(field, mountSetattr{Path: "/", Propagation: linux.MS_PRIVATE})
@@ -49,10 +53,30 @@ func (c *compiler) rootfs(trees map[string]FD) {
 		// What is mounted in its directory on the host later is not the container's.
 		c.step(field, mountSetattr{Mount: root, Propagation: linux.MS_PRIVATE})
 	}
+	c.hostNull()
+}
+
+// hostNull opens what paths are masked with.
+func (c *compiler) hostNull() {
 	if len(c.linux().MaskedPaths) > 0 {
 		c.null = c.newFD("host null")
 		c.step("", openPath{"/dev/null", c.null})
 	}
+}
+
+// rootOnHost is rootfs in the host's mount namespace, where "/" is the host's
+// own: the root file system lies on its directory, a mount of its own whose
+// changes go nowhere, so that no mount of the container lies elsewhere.
+func (c *compiler) rootOnHost() {
+	c.peerTrees()
+	dir := c.newFD("root directory")
+	c.root = c.newFD("rootfs")
+	path := c.absolute(c.spec.Root.Path)
+	c.step("root.path", openPath{path, dir})
+	c.step("root.path", openTree{path, true, c.root})
+	c.step("linux.rootfsPropagation", mountSetattr{Mount: c.root, Recursive: true, Propagation: linux.MS_PRIVATE})
+	c.step("root.path", moveMount{Mount: c.root, To: dir, Keep: true})
+	c.hostNull()
 }
 
 // pivot makes the container's root the process's root.
@@ -65,9 +89,12 @@ func (c *compiler) pivot() {
 		c.step("root.readonly", mountSetattr{Mount: c.root, Set: linux.MOUNT_ATTR_RDONLY})
 	}
 	p := c.rootPropagation()
-	if c.facts.NoPivot {
+	switch {
+	case c.plan.OnHost:
+		c.step("root", changeRoot{c.root})
+	case c.facts.NoPivot:
 		c.leaveRoot()
-	} else {
+	default:
 		c.step("root", pivotRoot{c.root, p&linux.MS_SHARED != 0})
 	}
 	switch name := c.linux().RootfsPropagation; {
