@@ -70,6 +70,11 @@ func TestMountOptions(t *testing.T) {
 				remount("nosuid", "remount,ro")(b)
 				b.mount("none", "none", "/t", "remount,rw,suid")
 			}},
+		{name: "remount that takes read-only back", script: showMount + "show /t | cut -d' ' -f2; touch /t/x", want: "rw,relatime",
+			change: func(b *bundle) {
+				b.mount("tmpfs", "tmpfs", "/t", "ro")
+				b.mount("tmpfs", "tmpfs", "/t", "remount,rw")
+			}},
 		{name: "remount of a bind mount", script: showMount + "show /t | cut -d' ' -f2", want: "ro,noexec,noatime",
 			change: remount("noexec", "remount,bind,ro,noatime")},
 		{name: "remount of a file", script: showMount + "show /f | cut -d' ' -f2 | cut -d, -f1,2; echo x >/f", status: 1,

@@ -50,8 +50,8 @@ type compiler struct {
 	hookState, hookOut, hookErr FD
 	startState, hookNull        FD
 
-	idle bool   // there is no process to run
-	late []Step // read-only marks that wait until everything below is mounted
+	idle bool       // there is no process to run
+	late []lateMark // wait until everything below is mounted
 }
 
 // Compile makes the plan for creating a container. The configuration must be

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -167,6 +168,16 @@ func (c *compiler) attributes(m mount, tree FD, late uint64) {
 func (c *compiler) remount(m mount) {
 	o := m.options
 	c.onlyFor(m, "a remount", false, false)
+	late := uint64(0)
+	if m.Type == "tmpfs" || m.dest == "/dev" {
+		late = o.AttrSet & linux.MOUNT_ATTR_RDONLY // as when it was new
+	}
+	if late != 0 {
+		o.Super = superFlags(o)
+	}
+	if (o.AttrClear|o.RecAttrClear)&linux.MOUNT_ATTR_RDONLY != 0 {
+		c.late = slices.DeleteFunc(c.late, func(l lateMark) bool { return l.dest == m.dest })
+	}
 	tree := c.newFD("mount " + m.dest)
 	c.step(m.field+".destination", openIn{c.root, m.dest, tree})
 	if o.Bind || m.Type == "bind" {
@@ -174,7 +185,11 @@ func (c *compiler) remount(m mount) {
 	} else if data := splitOptions(o.Data); len(o.Super)+len(data) > 0 {
 		c.step(m.field+".options", reconfigure{tree, o.Super, data})
 	}
-	c.attributes(m, tree, 0)
+	c.attributes(m, tree, late)
 	c.propagate(m, tree, true)
+	if late != 0 {
+		c.readonlyLater(m, tree, late)
+		return
+	}
 	c.step(m.field, closeFD{tree})
 }

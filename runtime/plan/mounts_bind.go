@@ -138,11 +138,17 @@ func (c *compiler) bind(m mount) {
 	c.readonlyLater(m, tree, late)
 }
 
+// A lateMark makes a mount read-only once everything below it is mounted.
+type lateMark struct {
+	dest string
+	Step
+}
+
 // readonlyLater makes a mount read-only once all is in it that has to be.
 func (c *compiler) readonlyLater(m mount, tree FD, late uint64) {
 	if late != 0 {
 		recursive := m.isBind() && m.options.RecAttrSet&late != 0
-		c.late = append(c.late, Step{mountSetattr{Mount: tree, Recursive: recursive, Set: late}, m.field + ".options"})
+		c.late = append(c.late, lateMark{m.dest, Step{mountSetattr{Mount: tree, Recursive: recursive, Set: late}, m.field + ".options"}})
 	}
 }
 

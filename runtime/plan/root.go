@@ -84,7 +84,9 @@ func (c *compiler) pivot() {
 	// The working directory may have to be made, while the root can be written.
 	c.cwd = c.newFD("cwd")
 	c.step("process.cwd", openTarget{Root: c.root, Path: path.Clean("/" + c.spec.Process.Cwd), Dir: true, Out: c.cwd})
-	c.plan.Steps = append(c.plan.Steps, c.late...)
+	for _, l := range c.late {
+		c.plan.Steps = append(c.plan.Steps, l.Step)
+	}
 	if c.spec.Root.Readonly {
 		c.step("root.readonly", mountSetattr{Mount: c.root, Set: linux.MOUNT_ATTR_RDONLY})
 	}
