@@ -100,16 +100,19 @@ func failures(t *testing.T, program, command string) []string {
 			t.Fatal(err)
 		}
 	}
-	asserted := false
+	asserted, said := false, []string(nil)
 	for line := range strings.Lines(stdout.String()) {
 		asserted = asserted || strings.HasPrefix(line, "ok ")
 		if rest, ok := strings.CutPrefix(line, "not ok "); ok {
 			_, text, _ := strings.Cut(rest, " - ")
 			failed, asserted = append(failed, strings.TrimSpace(text)), true
 		}
+		if _, text, ok := strings.Cut(line, `"error": "`); ok {
+			said = append(said, text)
+		}
 	}
-	if !asserted {
-		failed = append(failed, "silence")
+	if !asserted { // some say nothing when all is well, and what is wrong in a remark
+		failed = append(failed, said...)
 	}
 	if len(failed) > 0 {
 		t.Logf("%s", tail(stderr.String()))
