@@ -19,18 +19,20 @@ import (
 // A Group is a container's place in resctrl, as it is kept on record.
 type Group struct {
 	// Class is the directory of the class of service.
-	Class string
+	Class string `json:"class"`
 	// Monitor is the directory of the container's monitoring group, empty for none.
-	Monitor string
-	// Made says that the class was made for this container alone and goes with it.
-	Made bool
+	Monitor string `json:"monitor,omitempty"`
+	// Made says that the class is made for this container alone and goes with it.
+	Made bool `json:"made,omitempty"`
+
+	tree    tree
+	missing bool // the class is not there yet
 }
 
-// Create makes or finds the groups of a container below root, the mount of
-// resctrl, and sets their shares. After an error nothing new is left. Errors name
-// the field of linux.intelRdt.
-func Create(root, id string, c *specs.LinuxIntelRdt) (*Group, error) {
-	return tree{root, unix.Mkdir, unix.Rmdir}.create(id, c)
+// Find says where a container belongs below root, the mount of resctrl. It
+// changes nothing: Create makes what is missing. Errors are of type *FieldError.
+func Find(root, id string, c *specs.LinuxIntelRdt) (*Group, error) {
+	return tree{root, unix.Mkdir, unix.Rmdir}.find(id, c)
 }
 
 // tree is a resctrl file system; tests have one that needs help to make a group.
@@ -47,65 +49,55 @@ type FieldError struct {
 }
 
 // Error names field and cause.
-func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+func (e *FieldError) Error() string { return "linux.intelRdt." + e.Field + ": " + e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *FieldError) Unwrap() error { return e.Err }
 
-func (t tree) create(id string, c *specs.LinuxIntelRdt) (_ *Group, err error) {
-	g, exists, err := t.class(id, c)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil && !exists {
-			err = errors.Join(err, t.rmdir(g.Class))
-		}
-	}()
-	lines := schemata(c)
-	if exists && c.ClosID != "" {
-		// config-linux.md: an existing class is shared, and must be what was asked for.
-		if err := matches(g.Class, c); err != nil {
-			return nil, err
-		}
-	}
-	if lines != "" {
-		if err := t.write(filepath.Join(g.Class, "schemata"), lines); err != nil {
-			return nil, &FieldError{"schemata", err}
-		}
-	}
+func (t tree) find(id string, c *specs.LinuxIntelRdt) (*Group, error) {
+	g := &Group{Class: filepath.Join(t.root, cmp.Or(c.ClosID, id)), tree: t}
 	if c.EnableMonitoring {
 		g.Monitor = filepath.Join(g.Class, "mon_groups", id)
-		if err := t.mkdir(g.Monitor, 0o755); err != nil {
-			return nil, &FieldError{"enableMonitoring", t.withStatus(err)}
+	}
+	switch info, err := os.Stat(g.Class); {
+	case errors.Is(err, fs.ErrNotExist):
+		g.missing, g.Made = true, c.ClosID == ""
+		if !g.Made && schemata(c) == "" {
+			return nil, &FieldError{"closID", fmt.Errorf("there is no class %q, and nothing that says what a new one should be", c.ClosID)}
 		}
+	case err != nil:
+		return nil, &FieldError{"closID", err}
+	case !info.IsDir():
+		return nil, &FieldError{"closID", fmt.Errorf("%s is no directory", g.Class)}
+	case c.ClosID != "":
+		// An existing class is shared, and must be what is asked for.
+		return g, matches(g.Class, c)
 	}
 	return g, nil
 }
 
-// class finds the directory of the class of service, or makes it.
-func (t tree) class(id string, c *specs.LinuxIntelRdt) (g *Group, exists bool, err error) {
-	name := c.ClosID
-	if name == "" {
-		name = id
+// Create makes what is missing of the groups that Find has found, and sets their
+// shares. After an error nothing new is left.
+func (g *Group) Create(c *specs.LinuxIntelRdt) (err error) {
+	if g.missing {
+		if err := g.tree.mkdir(g.Class, 0o755); err != nil {
+			return &FieldError{"closID", g.tree.withStatus(err)}
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, g.tree.rmdir(g.Class))
+			}
+		}()
 	}
-	g = &Group{Class: filepath.Join(t.root, name)}
-	switch info, err := os.Stat(g.Class); {
-	case err == nil && info.IsDir():
-		return g, true, nil
-	case err == nil:
-		return nil, false, &FieldError{"closID", fmt.Errorf("%s is no directory", g.Class)}
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, false, &FieldError{"closID", err}
+	if err := g.Update(c); err != nil {
+		return err
 	}
-	if c.ClosID != "" && schemata(c) == "" {
-		return nil, false, &FieldError{"closID", fmt.Errorf("there is no class %q, and nothing that says what a new one should be", name)}
+	if g.Monitor != "" {
+		if err := g.tree.mkdir(g.Monitor, 0o755); err != nil {
+			return &FieldError{"enableMonitoring", g.tree.withStatus(err)}
+		}
 	}
-	if err := t.mkdir(g.Class, 0o755); err != nil {
-		return nil, false, &FieldError{"closID", t.withStatus(err)}
-	}
-	g.Made = c.ClosID == ""
-	return g, false, nil
+	return nil
 }
 
 // schemata are the lines to be written, in the order that config-linux.md wants.
@@ -172,8 +164,7 @@ func (g *Group) Add(pid int) error {
 		if dir == "" {
 			continue
 		}
-		t := tree{root: g.root()}
-		if err := t.write(filepath.Join(dir, "tasks"), strconv.Itoa(pid)); err != nil {
+		if err := g.root().write(filepath.Join(dir, "tasks"), strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("add process %d: %w", pid, err)
 		}
 	}
@@ -186,18 +177,19 @@ func (g *Group) Update(c *specs.LinuxIntelRdt) error {
 	if lines == "" {
 		return nil
 	}
-	if err := (tree{root: g.root()}).write(filepath.Join(g.Class, "schemata"), lines); err != nil {
+	if err := g.root().write(filepath.Join(g.Class, "schemata"), lines); err != nil {
 		return &FieldError{"schemata", err}
 	}
 	return nil
 }
 
-// root is the mount that the group's class is in, or is.
-func (g *Group) root() string {
+// root is the tree that the group is in, also for one that was read from a record.
+func (g *Group) root() tree {
+	root := filepath.Dir(g.Class)
 	if _, err := os.Lstat(filepath.Join(g.Class, "info")); err == nil {
-		return g.Class
+		root = g.Class
 	}
-	return filepath.Dir(g.Class)
+	return tree{root: root}
 }
 
 // Remove removes what was made for the container: its class, and with that its

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotMounted is returned by Find where this machine has no resctrl file
+// ErrNotMounted is returned by Root where this machine has no resctrl file
 // system, for want of hardware, of kernel support, or of a mount.
 var ErrNotMounted = errors.New("no resctrl file system is mounted on this machine")
 
 const usual = "/sys/fs/resctrl"
 
-// Find returns where resctrl is mounted.
-func Find() (string, error) {
+// Root returns where resctrl is mounted.
+func Root() (string, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(usual, &st); err == nil && int64(st.Type) == unix.RDTGROUP_SUPER_MAGIC {
 		return usual, nil
@@ -28,11 +28,11 @@ func Find() (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	return find(f)
+	return findMount(f)
 }
 
-// find reads the first mount of resctrl from proc_pid_mountinfo(5).
-func find(mountinfo io.Reader) (string, error) {
+// findMount reads the first mount of resctrl from proc_pid_mountinfo(5).
+func findMount(mountinfo io.Reader) (string, error) {
 	lines := bufio.NewScanner(mountinfo)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {

@@ -75,6 +75,14 @@ func (x tree) all(t *testing.T) string {
 	return strings.Join(list, " ")
 }
 
+func create(x tree, c *specs.LinuxIntelRdt) (*Group, error) {
+	g, err := x.find("c1", c)
+	if err != nil {
+		return nil, err
+	}
+	return g, g.Create(c)
+}
+
 // The rules of config-linux.md, "IntelRdt".
 func TestCreate(t *testing.T) {
 	const untouched = "schemata=L3:0=fff tasks"
@@ -98,11 +106,11 @@ func TestCreate(t *testing.T) {
 		{name: "a class that is there, of that share", config: specs.LinuxIntelRdt{ClosID: "there", L3CacheSchema: "L3:1=0F;0=ff"}, have: "    L3:0=0ff;1=00f\n",
 			want: untouched + " there/schemata=L3:1=0F;0=ff there/tasks=7", left: untouched + " there/schemata=L3:1=0F;0=ff there/tasks=7"},
 		{name: "a class that is there, of another share", config: specs.LinuxIntelRdt{ClosID: "there", MemBwSchema: "MB:0=20"}, have: "MB:0=10\n",
-			err: "memBwSchema: class ROOT/there has MB:0=10, not 20", left: untouched + " there/schemata=MB:0=10 there/tasks"},
+			err: "linux.intelRdt.memBwSchema: class ROOT/there has MB:0=10, not 20", left: untouched + " there/schemata=MB:0=10 there/tasks"},
 		{name: "a new class", config: specs.LinuxIntelRdt{ClosID: "new", Schemata: []string{"MB:0=30"}},
 			want: "new/schemata=MB:0=30 new/tasks=7 " + untouched, left: "new/schemata=MB:0=30 new/tasks=7 " + untouched},
 		{name: "a class that is missing", config: specs.LinuxIntelRdt{ClosID: "none"}, left: untouched,
-			err: `closID: there is no class "none", and nothing that says what a new one should be`},
+			err: `linux.intelRdt.closID: there is no class "none", and nothing that says what a new one should be`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := fake(t)
@@ -110,7 +118,7 @@ func TestCreate(t *testing.T) {
 				x.put(t, "there/schemata", c.have)
 				x.put(t, "there/tasks", "")
 			}
-			g, err := x.create("c1", &c.config)
+			g, err := create(x, &c.config)
 			got := ""
 			if err != nil {
 				got = strings.ReplaceAll(err.Error(), x.root, "ROOT")
@@ -148,7 +156,7 @@ func TestCreateFails(t *testing.T) {
 		}
 		return mkdir(dir, mode)
 	}
-	_, err := x.create("c1", &specs.LinuxIntelRdt{EnableMonitoring: true})
+	_, err := create(x, &specs.LinuxIntelRdt{EnableMonitoring: true})
 	var field *FieldError
 	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &field) || field.Field != "enableMonitoring" || !strings.Contains(err.Error(), "Out of RMIDs") {
 		t.Errorf("%v", err)
@@ -160,7 +168,7 @@ func TestCreateFails(t *testing.T) {
 
 func TestUpdate(t *testing.T) {
 	x := fake(t)
-	g, err := x.create("c1", &specs.LinuxIntelRdt{})
+	g, err := create(x, &specs.LinuxIntelRdt{})
 	if err == nil {
 		err = g.Update(&specs.LinuxIntelRdt{MemBwSchema: "MB:0=50"})
 	}
@@ -169,14 +177,14 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-func TestFind(t *testing.T) {
+func TestFindMount(t *testing.T) {
 	const mounts = "22 1 0:5 / /proc rw,nosuid - proc proc rw\n" +
 		"30 22 0:25 / /mnt/my\\040rdt rw,relatime shared:9 - resctrl resctrl rw,cdp\n"
-	if got, err := find(strings.NewReader(mounts)); err != nil || got != "/mnt/my rdt" {
+	if got, err := findMount(strings.NewReader(mounts)); err != nil || got != "/mnt/my rdt" {
 		t.Errorf("%q, %v", got, err)
 	}
 	for _, none := range []string{"", "22 1 0:5 / /resctrl rw - proc resctrl rw\n", "x - resctrl\n"} {
-		if got, err := find(strings.NewReader(none)); !errors.Is(err, ErrNotMounted) {
+		if got, err := findMount(strings.NewReader(none)); !errors.Is(err, ErrNotMounted) {
 			t.Errorf("%q: %q, %v", none, got, err)
 		}
 	}
