@@ -16,8 +16,10 @@ import (
 
 	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/netdev"
 	"github.com/tare-oci/tare/runtime/plan"
 	"github.com/tare-oci/tare/runtime/program"
+	"github.com/tare-oci/tare/runtime/rdt"
 	"github.com/tare-oci/tare/runtime/spec"
 )
 
@@ -89,7 +91,10 @@ type making struct {
 	lock      *lock
 	family    *family
 	pid       int
-	early     []byte // what it said before it was asked
+	class     *rdt.Group
+	classed   bool            // it is made
+	devices   []*netdev.Moved // network interfaces that came from the host
+	early     []byte          // what it said before it was asked
 }
 
 // make brings a container to the point where its process is ready.
@@ -118,10 +123,16 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.confine(ctx); err != nil {
 		return nil, err
 	}
+	if err := m.makeClass(); err != nil {
+		return nil, err
+	}
 	if err := m.start(wait); err != nil {
 		return nil, err
 	}
 	if err := m.settle(ctx); err != nil {
+		return nil, err
+	}
+	if err := m.moveDevices(ctx); err != nil {
 		return nil, err
 	}
 	if err := m.provide(); err != nil {
@@ -133,7 +144,10 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.release(); err != nil {
 		return nil, err
 	}
-	return m, m.awaitReady(ctx)
+	if err := m.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	return m, m.settleDevices(true)
 }
 
 // finish lets go of what only the making needed.
@@ -204,6 +218,9 @@ func (m *making) compile(wait bool) (err error) {
 	if m.image, err = m.plan.Program(); err != nil {
 		return err
 	}
+	if err := m.findClass(f.Resctrl); err != nil {
+		return err
+	}
 	for _, w := range append(m.plan.Warnings, cgroup.Warnings(m.spec.Linux.Resources)...) {
 		m.options.warn("%s", w)
 	}
@@ -232,7 +249,7 @@ func (m *making) reserve(root string, wait bool) error {
 	}
 	c := &Container{dir: dir, Record: Record{Version: recordVersion, OCIVersion: m.spec.Version, ID: m.options.ID,
 		Bundle: m.options.Bundle, Rootfs: absolute(m.options.Bundle, m.spec.Root.Path), Created: time.Now().UTC(),
-		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener, Cgroups: m.cgroup.Paths(), HostRoot: hostRoot}}
+		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener, Cgroups: m.cgroup.Paths(), Resctrl: m.class, HostRoot: hostRoot}}
 	if wait {
 		c.Tail = m.plan.Tail(m.image)
 	}
@@ -332,6 +349,11 @@ func (m *making) provide() (err error) {
 	if m.plan.Maps == nil {
 		if err := m.oomScore(); err != nil {
 			return err
+		}
+	}
+	if m.class != nil {
+		if err := m.class.Add(m.pid); err != nil {
+			return &plan.FieldError{Field: "linux.intelRdt", Err: err}
 		}
 	}
 	for _, r := range m.plan.Rlimits {
@@ -458,43 +480,4 @@ func (m *making) release() error {
 		return fmt.Errorf("let container init go on: %w", err)
 	}
 	return nil
-}
-
-// undo removes all that was made, and returns why.
-func (m *making) undo(why error) error {
-	// The reason may be that the context has ended; cleaning up has its own time.
-	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
-	defer cancel()
-	defer m.lock.release()
-	errs := []error{why}
-	if m.pid > 0 && errors.Is(why, cgroup.ErrFrozen) {
-		errs = append(errs, m.cgroup.Kill(ctx, unix.SIGKILL))
-	}
-	m.end()
-	if m.made {
-		errs = append(errs, m.cgroup.Destroy(ctx))
-	}
-	if m.told {
-		if err := os.Remove(m.options.PIDFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	errs = append(errs, m.container.unmountRoot(), m.container.forget())
-	if m.hooked {
-		m.lock.release() // the name is free
-		m.container.poststop(m.options.warn)
-	}
-	return errors.Join(errs...)
-}
-
-const cleanupTimeout = 10 * time.Second
-
-func wait4(pid int) (unix.WaitStatus, error) {
-	for {
-		var ws unix.WaitStatus
-		_, err := unix.Wait4(pid, &ws, 0, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return ws, err
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -212,9 +213,11 @@ func (x *execution) start() (err error) {
 	if uid != 0 && !p.Terminal {
 		ownStdio(src.stdio, uid, gid)
 	}
-	// It may go on as soon as it asks: we do nothing for it but wait.
-	if _, err := unix.Write(int(x.family.sync.Fd()), []byte{'g'}); err != nil {
-		return fmt.Errorf("let the process go on: %w", err)
+	if x.container.Resctrl == nil {
+		// It may go on as soon as it asks: we do nothing for it but wait.
+		if err := x.release(); err != nil {
+			return err
+		}
 	}
 	return onInitialCPUs(p.ExecCPUAffinity, func() error {
 		s := program.Start{Files: x.family.files, CgroupDir: dir, Dir: x.container.dir}
@@ -249,12 +252,34 @@ func (x *execution) await(ctx context.Context) error {
 			x.pid = int(binary.LittleEndian.Uint64(m))
 		case program.ReportSize:
 			failure = m
+		case 1: // it is ready
+			if err := x.classify(); err != nil {
+				return err
+			}
 		case plan.ListenerSize:
 			if err := x.passListener(m); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+func (x *execution) release() error {
+	if _, err := unix.Write(int(x.family.sync.Fd()), []byte{'g'}); err != nil {
+		return fmt.Errorf("let the process go on: %w", err)
+	}
+	return nil
+}
+
+// classify puts the process where resctrl has its container, and lets it go on.
+func (x *execution) classify() error {
+	if x.container.Resctrl == nil {
+		return nil
+	}
+	if err := x.container.Resctrl.Add(cmp.Or(x.pid, x.scout)); err != nil {
+		return &plan.FieldError{Field: "linux.intelRdt", Err: err}
+	}
+	return x.release()
 }
 
 // arrived waits for the process that only showed the way.

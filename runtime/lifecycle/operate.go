@@ -307,6 +307,11 @@ func (c *Container) remove(ctx context.Context, m cgroup.Manager) error {
 			return fmt.Errorf("container %q: %w", c.ID, err)
 		}
 	}
+	if c.Resctrl != nil {
+		if err := c.Resctrl.Remove(); err != nil {
+			return fmt.Errorf("container %q: %w", c.ID, err)
+		}
+	}
 	if err := errors.Join(c.unmountRoot(), c.forget()); err != nil {
 		return fmt.Errorf("container %q: %w", c.ID, err)
 	}

@@ -12,13 +12,19 @@ import (
 )
 
 // processFacts finds out what few configurations ask for, and only for those:
-// the security modules that are there, and whose the joined namespaces are that
-// kernel parameters would be set in.
+// the security modules that are there, where resctrl is mounted, and whose the
+// joined namespaces are that kernel parameters or interfaces would go to.
 func processFacts(s *specs.Spec, f *plan.Facts) error {
 	if p := s.Process; p != nil && (p.ApparmorProfile != "" || p.SelinuxLabel != "") {
 		f.Host.ProbeLSM()
 	}
-	if s.Linux == nil || len(s.Linux.Sysctl) == 0 {
+	if s.Linux != nil && s.Linux.IntelRdt != nil {
+		var err error
+		if f.Resctrl, err = resctrl(); err != nil {
+			return &plan.FieldError{Field: "linux.intelRdt", Err: err}
+		}
+	}
+	if s.Linux == nil || len(s.Linux.Sysctl)+len(s.Linux.NetDevices) == 0 {
 		return nil
 	}
 	for i, ns := range s.Linux.Namespaces {
@@ -26,7 +32,7 @@ func processFacts(s *specs.Spec, f *plan.Facts) error {
 		if !ok || ns.Path == "" {
 			continue
 		}
-		ours, err := sameFile(ns.Path, "/proc/self/ns/"+info.Proc)
+		ours, err := sameFile(ns.Path, "/proc/thread-self/ns/"+info.Proc)
 		if err != nil {
 			return &plan.FieldError{Field: fmt.Sprintf("linux.namespaces[%d].path", i), Err: err}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tare-oci/tare/internal/quickjson"
 	"github.com/tare-oci/tare/runtime/plan"
+	"github.com/tare-oci/tare/runtime/rdt"
 )
 
 // appendJSON appends the record as JSON, the same as encoding/json would.
@@ -40,6 +41,9 @@ func (r *Record) appendJSON(b []byte) []byte {
 	if r.HostRoot != 0 {
 		b = strconv.AppendUint(append(b, `,"hostRoot":`...), r.HostRoot, 10)
 	}
+	if r.Resctrl != nil {
+		b = appendGroup(append(b, `,"resctrl":`...), r.Resctrl)
+	}
 	if r.NoNewKeyring {
 		b = append(b, `,"noNewKeyring":true`...)
 	}
@@ -66,6 +70,17 @@ func appendArray[T any](b []byte, name string, list []T, f func([]byte, *T) []by
 		b = append(b, ']')
 	}
 	return b
+}
+
+func appendGroup(b []byte, g *rdt.Group) []byte {
+	b = quickjson.AppendString(append(b, `{"class":`...), g.Class)
+	if g.Monitor != "" {
+		b = quickjson.AppendString(append(b, `,"monitor":`...), g.Monitor)
+	}
+	if g.Made {
+		b = append(b, `,"made":true`...)
+	}
+	return append(b, '}')
 }
 
 func appendListener(b []byte, l *plan.Listener) []byte {
@@ -132,6 +147,8 @@ func decodeRecord(d *quickjson.Decoder, r *Record) {
 			quickjson.Unsigned(d, &r.HostRoot)
 		case "noNewKeyring":
 			quickjson.Bool(d, &r.NoNewKeyring)
+		case "resctrl":
+			quickjson.Pointer(d, &r.Resctrl, decodeGroup)
 		case "seccompListener":
 			quickjson.Pointer(d, &r.Listener, decodeListener)
 		case "tail":
@@ -140,6 +157,24 @@ func decodeRecord(d *quickjson.Decoder, r *Record) {
 			quickjson.Slice(d, &r.Poststart, decodeHook)
 		case "poststop":
 			quickjson.Slice(d, &r.Poststop, decodeHook)
+		default:
+			d.Skip()
+		}
+		if d.Failed(key) {
+			return
+		}
+	}
+}
+
+func decodeGroup(d *quickjson.Decoder, g *rdt.Group) {
+	for key, ok := d.Object(); ok; key, ok = d.Next() {
+		switch key {
+		case "class":
+			quickjson.String(d, &g.Class)
+		case "monitor":
+			quickjson.String(d, &g.Monitor)
+		case "made":
+			quickjson.Bool(d, &g.Made)
 		default:
 			d.Skip()
 		}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/plan"
+	"github.com/tare-oci/tare/runtime/rdt"
 )
 
 const (
@@ -49,6 +50,8 @@ type Record struct {
 	HostRoot uint64 `json:"hostRoot,omitempty"`
 	// NoNewKeyring: the container has its creator's session keyring.
 	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
+	// Resctrl is the container's class of service, and what measures it.
+	Resctrl *rdt.Group `json:"resctrl,omitempty"`
 	// Listener is where the listener of the container's filter goes at start.
 	Listener *plan.Listener `json:"seccompListener,omitempty"`
 	// Tail words what fails once start has been called.

@@ -9,6 +9,7 @@ const (
 	CAP_SETGID    = 6
 	CAP_SETUID    = 7
 	CAP_SETPCAP   = 8
+	CAP_NET_ADMIN = 12
 	CAP_SYS_ADMIN = 21
 	CAP_MKNOD     = 27
 )

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -225,5 +226,19 @@ func (a address) String() string {
 	if ip == nil {
 		ip = a.attributes[unix.IFA_ADDRESS]
 	}
-	return fmt.Sprintf("%s/%d", netIP(ip), a.prefix)
+	// As numbers between dots, or groups between colons: package net/netip, which
+	// knows the short forms, is more than the runtime has use for.
+	format, separator, size := "%d", ".", 1
+	if len(ip) > 4 {
+		format, separator, size = "%x", ":", 2
+	}
+	var groups []string
+	for group := range slices.Chunk(ip, size) {
+		n := 0
+		for _, b := range group {
+			n = n<<8 | int(b)
+		}
+		groups = append(groups, fmt.Sprintf(format, n))
+	}
+	return strings.Join(groups, separator) + fmt.Sprintf("/%d", a.prefix)
 }

@@ -41,7 +41,7 @@ func Move(ns *os.File, name, newName string) (_ *Moved, err error) {
 	if m.from, err = dial(); err != nil {
 		return nil, err
 	}
-	if m.to, err = dialIn(ns); err != nil {
+	if m.to, err = dialIn(ns, m.home); err != nil {
 		return nil, err
 	}
 	if m.was, err = m.from.link(name); err != nil {

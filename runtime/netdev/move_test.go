@@ -23,7 +23,7 @@ type place struct {
 	ns *os.File
 }
 
-// newPlace makes a namespace and leaves this thread in it, if it shall.
+// newPlace makes a namespace and leaves this thread in it.
 func newPlace(t testing.TB) place {
 	t.Helper()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -102,14 +102,37 @@ func (s shown) lasting() string {
 	return strings.Join(all, ", ")
 }
 
-// away runs a test on a thread that may change its namespaces, and then ends.
+// away runs a test on a thread in a namespace of its own. It comes back, as it
+// may be the process's first, whose namespaces others take for the process's.
 func away(t *testing.T, f func(home, other place)) {
 	testenv.Root(t)
 	testenv.Tool(t, "ip")
-	runtime.LockOSThread() // for good: the test's goroutine ends with the test
+	runtime.LockOSThread()
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET), ns.Close()); err != nil {
+			t.Fatal(err) // the thread ends with the test's goroutine
+		}
+		runtime.UnlockOSThread()
+	})
 	other := newPlace(t)
 	home := newPlace(t)
 	f(home, other)
+}
+
+func TestAddressText(t *testing.T) {
+	for want, ip := range map[string][]byte{
+		"10.1.2.3/24":           {10, 1, 2, 3},
+		"fd00:0:0:0:0:0:0:3/24": {0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3},
+	} {
+		a := address{prefix: 24, attributes: map[uint16][]byte{unix.IFA_ADDRESS: ip}}
+		if got := a.String(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
 }
 
 func TestMove(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"runtime"
 
@@ -34,25 +33,26 @@ func dial() (*socket, error) {
 	return &socket{fd: fd}, nil
 }
 
-// dialIn opens a socket in another namespace, from a thread that joins it and
-// then ends: it is never another goroutine's.
-func dialIn(ns *os.File) (*socket, error) {
-	type result struct {
-		s   *socket
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread()
+// dialIn opens a socket in another namespace: this thread, which the caller has
+// locked, goes there and comes back home.
+func dialIn(ns, home *os.File) (*socket, error) {
+	join := func(ns *os.File) error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- result{nil, fmt.Errorf("join network namespace: %w", err)}
-			return
+			return fmt.Errorf("join network namespace: %w", err)
 		}
-		s, err := dial()
-		done <- result{s, err}
-	}()
-	r := <-done
-	return r.s, r.err
+		return nil
+	}
+	if err := join(ns); err != nil {
+		return nil, err
+	}
+	s, err := dial()
+	if herr := join(home); herr != nil {
+		// Nobody else may get a thread that is where it should not be.
+		runtime.LockOSThread()
+		s.close()
+		return nil, errors.Join(err, herr)
+	}
+	return s, err
 }
 
 func (s *socket) close() {
@@ -184,11 +184,4 @@ func (s *socket) addresses(index int32) ([]address, error) {
 		}
 	}
 	return all, nil
-}
-
-func netIP(b []byte) string {
-	if ip, ok := netip.AddrFromSlice(b); ok {
-		return ip.String()
-	}
-	return fmt.Sprintf("%x", b)
 }

@@ -17,8 +17,6 @@ func fieldError(field, format string, args ...any) error {
 	return &FieldError{Field: field, Err: fmt.Errorf(format, args...)}
 }
 
-var errUnsupported = errors.New("not supported by this runtime")
-
 // A compiler builds one plan.
 type compiler struct {
 	spec     *specs.Spec
@@ -113,23 +111,15 @@ func (c *compiler) linux() *specs.Linux {
 	return c.spec.Linux
 }
 
-// refuse names what the configuration asks for and no step does: ignoring a
-// field would be worse.
+// refuse names what the configuration asks for and this machine does not have:
+// ignoring a field would be worse.
 func (c *compiler) refuse() {
 	l := c.linux()
 	if l.MountLabel != "" && !c.facts.Host.SELinux {
 		c.fail("linux.mountLabel", "SELinux is not enabled on this machine")
 	}
-	for _, r := range []struct {
-		field string
-		set   bool
-	}{
-		{"linux.intelRdt", l.IntelRdt != nil},
-		{"linux.netDevices", len(l.NetDevices) > 0},
-	} {
-		if r.set {
-			c.errs = append(c.errs, &FieldError{Field: r.field, Err: errUnsupported})
-		}
+	if l.IntelRdt != nil && c.facts.Resctrl == "" {
+		c.fail("linux.intelRdt", "no resctrl file system is mounted on this machine")
 	}
 }
 
@@ -175,6 +165,7 @@ func (c *compiler) begin() {
 		c.step("linux.timeOffsets", openPath{"/proc/self", c.self})
 	}
 	c.settle(joins)
+	c.devicesOfParent()
 	c.procfs(true)
 	c.keyring()
 	c.rootfs(trees)

@@ -39,8 +39,11 @@ type Facts struct {
 	// HostMounts are the host's mounts of proc and sysfs, where NoPivot is set.
 	HostMounts []string
 	// OwnNamespaces are those of the paths in linux.namespaces that lead to a
-	// namespace we are in ourselves; gathered where linux.sysctl asks.
+	// namespace we are in ourselves; gathered where linux.sysctl or
+	// linux.netDevices asks.
 	OwnNamespaces []string
+	// Resctrl is where resctrl is mounted; found where linux.intelRdt asks.
+	Resctrl string
 	// CgroupFiles is the number of version 1 hierarchies the process joins.
 	CgroupFiles int
 	// Cgroups are the directories of the container's control group, one for a

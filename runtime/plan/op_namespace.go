@@ -14,6 +14,8 @@ const (
 	SaysReady = 'r' // the container is made: ready
 	SaysMaps  = 'u' // the new user namespace waits for its maps: awaitMaps
 	SaysHooks = 'h' // the parent's hooks have to run: parentHooks
+	// SaysDevices: the network namespace waits for its devices, awaitDevices.
+	SaysDevices = 'n'
 )
 
 // unshare makes new namespaces that could not be made when the process was.
@@ -49,6 +51,14 @@ type awaitMaps struct{ Sync FD }
 func (o awaitMaps) String() string { return fmt.Sprintf("wait for id maps from %v", o.Sync) }
 
 func (o awaitMaps) lower(l *lowering) { l.ask(o.Sync, SaysMaps) }
+
+// awaitDevices waits until the parent has moved network devices into the
+// process's network namespace.
+type awaitDevices struct{ Sync FD }
+
+func (o awaitDevices) String() string { return fmt.Sprintf("wait for network devices from %v", o.Sync) }
+
+func (o awaitDevices) lower(l *lowering) { l.ask(o.Sync, SaysDevices) }
 
 // ask says something to the parent and waits for its answer. A parent that is
 // gone answers with the end of the stream: then the process ends too, and

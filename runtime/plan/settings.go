@@ -64,6 +64,22 @@ func (c *compiler) settings() {
 	c.sysctls()
 }
 
+// devicesOfParent waits for what only the parent can bring into the container,
+// and refuses what it cannot.
+func (c *compiler) devicesOfParent() {
+	l, h := c.linux(), &c.facts.Host
+	if len(l.NetDevices) == 0 {
+		return
+	}
+	switch {
+	case !c.own(specs.NetworkNamespace):
+		c.fail("linux.netDevices", "the container has the host's network namespace")
+	case !h.HasCap(linux.CAP_NET_ADMIN) || !h.HasCap(linux.CAP_SYS_ADMIN):
+		c.fail("linux.netDevices", "a rootless container cannot have any: to move them takes CAP_NET_ADMIN and CAP_SYS_ADMIN")
+	}
+	c.step("linux.netDevices", awaitDevices{c.sync})
+}
+
 // sysctls sets kernel parameters, those of a namespace that is the container's
 // own: anything else is the host's.
 func (c *compiler) sysctls() {

@@ -49,7 +49,7 @@ type FieldError struct {
 }
 
 // Error names field and cause.
-func (e *FieldError) Error() string { return "linux.intelRdt." + e.Field + ": " + e.Err.Error() }
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *FieldError) Unwrap() error { return e.Err }

@@ -106,11 +106,11 @@ func TestCreate(t *testing.T) {
 		{name: "a class that is there, of that share", config: specs.LinuxIntelRdt{ClosID: "there", L3CacheSchema: "L3:1=0F;0=ff"}, have: "    L3:0=0ff;1=00f\n",
 			want: untouched + " there/schemata=L3:1=0F;0=ff there/tasks=7", left: untouched + " there/schemata=L3:1=0F;0=ff there/tasks=7"},
 		{name: "a class that is there, of another share", config: specs.LinuxIntelRdt{ClosID: "there", MemBwSchema: "MB:0=20"}, have: "MB:0=10\n",
-			err: "linux.intelRdt.memBwSchema: class ROOT/there has MB:0=10, not 20", left: untouched + " there/schemata=MB:0=10 there/tasks"},
+			err: "memBwSchema: class ROOT/there has MB:0=10, not 20", left: untouched + " there/schemata=MB:0=10 there/tasks"},
 		{name: "a new class", config: specs.LinuxIntelRdt{ClosID: "new", Schemata: []string{"MB:0=30"}},
 			want: "new/schemata=MB:0=30 new/tasks=7 " + untouched, left: "new/schemata=MB:0=30 new/tasks=7 " + untouched},
 		{name: "a class that is missing", config: specs.LinuxIntelRdt{ClosID: "none"}, left: untouched,
-			err: `linux.intelRdt.closID: there is no class "none", and nothing that says what a new one should be`},
+			err: `closID: there is no class "none", and nothing that says what a new one should be`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := fake(t)
