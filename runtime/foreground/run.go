@@ -66,7 +66,19 @@ func catch(c chan<- os.Signal, signals []os.Signal) {
 func Run(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions, o Options) (status int, err error) {
 	return attend(ctx, create.Stdio, o, func(ctx context.Context, term *terminal, begin func()) (process, error) {
 		create.Console, create.ConsoleSize, create.Begin = term.open, term.size(), begin
-		return s.Run(ctx, create)
+		p, err := s.Run(ctx, create)
+		if err != nil {
+			return nil, err
+		}
+		if create.NotifySocket != "" {
+			go func() {
+				// We are what the service manager knows.
+				if err := p.Notify(ctx, os.Getpid()); err != nil && create.Warn != nil {
+					create.Warn(err.Error())
+				}
+			}()
+		}
+		return p, nil
 	})
 }
 

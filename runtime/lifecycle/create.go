@@ -39,8 +39,20 @@ type CreateOptions struct {
 	ConsoleSize *specs.Box
 	// PIDFile is written with the process id once the container is created.
 	PIDFile string
-	// PreserveFDs is how many descriptors from 3 up the container keeps.
+	// PIDFDSocket is the path of a unix socket that takes a pidfd of the process.
+	PIDFDSocket string
+	// ListenFDs is how many descriptors from 3 up are sockets that a service
+	// manager has opened for the container's program: sd_listen_fds(3).
+	ListenFDs int
+	// PreserveFDs is how many descriptors behind those the container keeps.
 	PreserveFDs int
+	// NotifySocket is the socket of a service manager that is to know when the
+	// container is ready. StartNotifying has to know it
+	// as well; Process.Notify tells it.
+	NotifySocket string
+	// Subreaper has processes that the container leaves behind become children of
+	// ours, where they would not be its own. Wait reaps them.
+	Subreaper bool
 	// NoNewKeyring leaves the caller's session keyring to the container.
 	NoNewKeyring bool
 	// NoPivot leaves the host's root file system mounted beneath the container's:
@@ -88,6 +100,7 @@ type making struct {
 	made      bool // the control group exists
 	told      bool // the pid file is written
 	hooked    bool // hooks have begun to run
+	notifier  *notifier
 	lock      *lock
 	family    *family
 	pid       int
@@ -105,6 +118,12 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	}
 	if err := m.load(); err != nil {
 		return nil, err
+	}
+	m.activate(filepath.Join(s.Root, o.ID))
+	if m.reaps() {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return nil, fmt.Errorf("become subreaper: %w", err)
+		}
 	}
 	if err := m.compile(wait); err != nil {
 		return nil, err
@@ -189,18 +208,18 @@ func (m *making) load() (err error) {
 // remove. The bundle's files are looked at from here: the caller's thread may be
 // in a mount namespace of its own.
 func (m *making) compile(wait bool) (err error) {
-	if m.spec.Linux == nil {
-		m.spec.Linux = &specs.Linux{}
-	}
 	f, err := Facts(m.spec, m.facts, m.options.Bundle, m.options.ID)
 	if err != nil {
 		return err
+	}
+	if m.options.NotifySocket != "" { // which is made later
+		f.Sources[m.spec.Mounts[len(m.spec.Mounts)-1].Source] = plan.Source{Dir: true}
 	}
 	if err := m.newCgroup(); err != nil {
 		return err
 	}
 	f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.cgroup.Paths())
-	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.PreserveFDs, m.options.NoNewKeyring
+	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.ListenFDs+m.options.PreserveFDs, m.options.NoNewKeyring
 	if f.NoPivot = m.options.NoPivot; f.NoPivot {
 		if f.HostMounts, err = kernelMounts(absolute(m.options.Bundle, m.spec.Root.Path)); err != nil {
 			return err
@@ -262,7 +281,7 @@ func (m *making) reserve(root string, wait bool) error {
 		return err // deleted before it was ours
 	}
 	if err = c.save(m.lock, true); err == nil {
-		return nil
+		return m.listenNotify(wait)
 	}
 	if !errors.Is(err, ErrExist) {
 		err = errors.Join(err, c.forget())
@@ -429,6 +448,11 @@ func (m *making) awaitReady(ctx context.Context) error {
 			return err
 		}
 	}
+	if m.options.PIDFDSocket != "" {
+		if err := m.sendPIDFD(); err != nil {
+			return fmt.Errorf("pidfd socket: %w", err)
+		}
+	}
 	if m.options.PIDFile != "" {
 		if err := writePIDFile(m.options.PIDFile, m.pid); err != nil {
 			return err
@@ -452,21 +476,6 @@ func (m *making) ending() string {
 		return ": killed for exceeding linux.resources.memory.limit"
 	}
 	return ""
-}
-
-// writePIDFile writes the process id where the engine will look for it, whole
-// or not at all.
-func writePIDFile(name string, pid int) error {
-	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	err := writeFile(unix.AT_FDCWD, tmp, strconv.AppendInt(nil, int64(pid), 10), 0o644)
-	if err == nil {
-		err = os.Rename(tmp, name)
-	}
-	if err != nil {
-		_ = os.Remove(tmp) // it may not be there
-		return fmt.Errorf("pid file: %w", err)
-	}
-	return nil
 }
 
 // release lets the process go on once it is ready. Nothing is left for the

@@ -18,7 +18,11 @@ import (
 )
 
 // Start runs the user's program of a created container (runtime.md, "Start").
-func (s Store) Start(ctx context.Context, id string) error {
+func (s Store) Start(ctx context.Context, id string) error { return s.StartNotifying(ctx, id, "") }
+
+// StartNotifying is Start, and where notify is the socket of a service manager,
+// it waits until the container is ready and says so there.
+func (s Store) StartNotifying(ctx context.Context, id, notify string) error {
 	c, l, err := s.hold(id, false)
 	defer func() { l.release() }()
 	if err != nil {
@@ -37,20 +41,25 @@ func (s Store) Start(ctx context.Context, id string) error {
 		// runtime.md, "Start": an error, and the container stays as it is.
 		return fmt.Errorf("container %q: start: %w", id, &plan.FieldError{Field: "process", Err: errors.New("missing: there is nothing to run")})
 	}
+	n, err := newNotifier(c.dir, notify)
+	if err != nil {
+		return fmt.Errorf("container %q: start: %w", id, err)
+	}
+	defer n.close()
 	if err := c.start(ctx); err != nil {
 		if isHook(err) { // runtime.md, "Lifecycle": continue at step 12
 			err = errors.Join(err, s.end(ctx, c, l))
 		}
 		return fmt.Errorf("container %q: start: %w", id, err)
 	}
-	if len(c.Poststart) == 0 {
+	if len(c.Poststart) == 0 && n == nil {
 		return nil
 	}
-	l.release() // hooks may call us
+	l.release() // hooks may call us, and the container may take long
 	if err := c.poststart(ctx); err != nil {
 		return fmt.Errorf("container %q: start: %w", id, errors.Join(err, s.destroy(c)))
 	}
-	return nil
+	return n.relay(ctx, c.PID, c.PID)
 }
 
 // start lets the waiting process go on and waits until it has become the user's
@@ -90,7 +99,7 @@ func (c *Container) start(ctx context.Context) error {
 
 // knock connects to the waiting process.
 func (c *Container) knock() (conn *os.File, err error) {
-	err = through(c.dir, func(path string) error {
+	err = through(c.dir, gateName, func(path string) error {
 		conn, err = connect(path)
 		return err
 	})

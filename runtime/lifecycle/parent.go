@@ -251,7 +251,7 @@ func listen(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	err = through(dir, func(path string) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: path}) })
+	err = through(dir, gateName, func(path string) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: path}) })
 	if err == nil {
 		err = unix.Listen(fd, 8)
 	}
@@ -262,9 +262,9 @@ func listen(dir string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), gateName), nil
 }
 
-// through calls f with a short path of the start socket in dir.
-func through(dir string, f func(path string) error) error {
-	if path := filepath.Join(dir, gateName); len(path) < 100 {
+// through calls f with a short path of a socket in dir.
+func through(dir, name string, f func(path string) error) error {
+	if path := filepath.Join(dir, name); len(path) < 100 {
 		return f(path)
 	}
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -272,7 +272,7 @@ func through(dir string, f func(path string) error) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return f("/proc/self/fd/" + strconv.Itoa(fd) + "/" + gateName)
+	return f("/proc/self/fd/" + strconv.Itoa(fd) + "/" + name)
 }
 
 // connect opens a stream to a unix socket.

@@ -17,7 +17,9 @@ type Process struct {
 	container *Container
 	cgroup    cgroup.Manager
 	lock      *lock
+	notifier  *notifier
 	warn      func(format string, args ...any)
+	reaps     bool // orphans of the container are our children
 	ended     bool
 }
 
@@ -47,7 +49,7 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 	lock := m.lock
 	m.lock = nil
 	m.finish()
-	p := &Process{PID: m.pid, container: m.container, cgroup: m.cgroup, lock: lock, warn: m.options.warn}
+	p := &Process{PID: m.pid, container: m.container, cgroup: m.cgroup, lock: lock, notifier: m.notifier, warn: m.options.warn, reaps: m.reaps()}
 	if err := lock.unlock(); err != nil {
 		return nil, errors.Join(err, p.Close(ctx))
 	}
@@ -69,12 +71,32 @@ func (p *Process) Signal(sig os.Signal) error {
 // Wait waits for the process to end and returns its exit status, as a shell
 // counts it: 128 and the signal's number for a process that a signal ended.
 func (p *Process) Wait() (status int, err error) {
-	ws, err := wait4(p.PID)
+	ws, err := p.wait()
 	if err != nil {
 		return 0, fmt.Errorf("container %q: wait: %w", p.container.ID, err)
 	}
 	p.ended = true
 	return exitStatus(ws), nil
+}
+
+func (p *Process) wait() (unix.WaitStatus, error) {
+	for p.reaps {
+		var ws unix.WaitStatus
+		switch pid, err := unix.Wait4(-1, &ws, 0, nil); {
+		case pid == p.PID:
+			return ws, nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return ws, err
+		}
+	}
+	return wait4(p.PID)
+}
+
+// Notify tells the service manager when the container is ready, and that mainPID
+// stands for its service. It returns when it has, or the container ends first.
+func (p *Process) Notify(ctx context.Context, mainPID int) error {
+	defer p.notifier.close()
+	return p.notifier.relay(ctx, p.PID, mainPID)
 }
 
 func exitStatus(ws unix.WaitStatus) int {

@@ -35,6 +35,7 @@ func (m *making) undo(why error) error {
 			errs = append(errs, err)
 		}
 	}
+	m.notifier.close()
 	errs = append(errs, m.container.unmountRoot(), m.container.forget())
 	if m.hooked {
 		m.lock.release() // the name is free
