@@ -19,6 +19,17 @@
 //	start: connect, write a byte ───────▶  user, capabilities, seccomp, execve
 //	              ◀── failure, or end of stream when execve has closed it
 //
+// A further process of a container (exec) is a program as well:
+//
+//	copy of config.json, compile
+//	fork ───────────────────────────────▶  control groups, limits
+//	                                       enter the container's namespaces
+//	              ◀─────────── process id  fork; the first one ends
+//	              ◀──────────────── ready  terminal, working directory
+//	(go has been sent before) ──────────▶  user, capabilities, seccomp, execve
+//	              ◀── failure, or end of stream when execve has closed it
+//	pidfd, pid file
+//
 // Whatever dies on the way, the other end sees its socket close. All state of
 // a container lies in one directory:
 //

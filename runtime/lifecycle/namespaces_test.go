@@ -84,6 +84,7 @@ func TestNamespaces(t *testing.T) {
 						t.Errorf("the %s namespace is %s, want %s", name, is, want)
 					}
 				}
+				b.wantExecInSame(container.PID)
 				if err := b.store.Start(t.Context(), b.id); err != nil {
 					t.Fatal(err)
 				}
