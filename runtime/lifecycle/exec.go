@@ -94,13 +94,15 @@ type execution struct {
 	init      *os.File // pidfd of the container's first process
 	machine   host.Facts
 	cgroup    cgroup.Manager
-	spec      *specs.Spec
-	plan      *plan.Plan
-	image     *program.Image
-	family    *family
-	scout     int // process that enters the container; 0 when it was waited for
-	pid       int // process that runs the program: the same, or its successor
-	pidfd     *os.File
+	// joinsItself: the process is not cloned into its version 2 control group.
+	joinsItself bool
+	spec        *specs.Spec
+	plan        *plan.Plan
+	image       *program.Image
+	family      *family
+	scout       int // process that enters the container; 0 when it was waited for
+	pid         int // process that runs the program: the same, or its successor
+	pidfd       *os.File
 }
 
 // openProcess opens the container's process where it has one that lives.
@@ -148,6 +150,9 @@ func (x *execution) configure() (err error) {
 		PreserveFDs: x.options.PreserveFDs, NoNewKeyring: x.container.NoNewKeyring}
 	if x.cgroup != nil {
 		f.CgroupFiles, _ = CgroupFacts(x.machine, x.cgroup.Paths())
+		if x.joinsItself {
+			f.CgroupFiles = 1
+		}
 	}
 	if !hasHome(p.Env) {
 		f.Home = x.container.home(p.User.UID)
@@ -179,15 +184,12 @@ func (x *execution) start() (err error) {
 	}()
 	var dir *os.File
 	if x.cgroup != nil {
-		if src.cgroups, err = x.cgroup.JoinFiles(); err != nil {
-			return err
-		}
-		opened = append(opened, src.cgroups...)
-		if dir, err = x.cgroup.Dir(); err != nil {
-			return err
-		}
-		if dir != nil {
+		src.cgroups, dir, err = x.cgroupFiles()
+		if opened = append(opened, src.cgroups...); dir != nil {
 			opened = append(opened, dir)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if x.container.HostRoot != 0 {

@@ -133,14 +133,14 @@ func (x *execution) chooseCgroup() (err error) {
 	if err != nil {
 		return err
 	}
-	if !x.options.IgnorePaused {
-		if frozen, err := own.Frozen(); err != nil {
-			return err
-		} else if frozen {
-			return errors.New("cannot exec in a paused container (use --ignore-paused to override)")
-		}
+	frozen, err := own.Frozen()
+	if err != nil {
+		return err
 	}
-	x.cgroup = own
+	if frozen && !x.options.IgnorePaused {
+		return errors.New("cannot exec in a paused container (use --ignore-paused to override)")
+	}
+	x.cgroup, x.joinsItself = own, frozen && x.machine.CgroupMode == host.CgroupV2
 	if len(x.options.Cgroups) > 0 {
 		if paths, err = subCgroups(x.machine, paths, x.options.Cgroups); err != nil {
 			return err
@@ -205,6 +205,21 @@ func (x *execution) cgroupOfInit() (cgroup.Manager, error) {
 		return cgroup.Load(x.machine, map[string]string{"": path.Join(u.Mountpoint, where)})
 	}
 	return nil, fmt.Errorf("/proc/%d/cgroup: no version 2 control group", x.container.PID)
+}
+
+// cgroupFiles opens what the process joins its control groups through: files to
+// write to, and on version 2 the directory to be cloned into. A clone into a
+// frozen group would freeze on its way, and us with it, as we wait for its
+// execve; so there the process joins by itself, too, and we can be interrupted.
+func (x *execution) cgroupFiles() (files []*os.File, dir *os.File, err error) {
+	if x.joinsItself {
+		file, err := openFile(x.cgroup.Paths()[""]+"/cgroup.procs", unix.O_WRONLY)
+		return []*os.File{file}, nil, err
+	}
+	if files, err = x.cgroup.JoinFiles(); err == nil {
+		dir, err = x.cgroup.Dir()
+	}
+	return files, dir, err
 }
 
 // startBesideInit starts the program in the first process's control group,
