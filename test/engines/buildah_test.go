@@ -57,16 +57,6 @@ COPY --from=first /work /tmp/two /made/
 RUN cd /made && cat one two three four five six | tr '\n' ' ' >all
 `
 
-// write puts text into a new file and returns its directory.
-func (e engine) write(name, text string) (dir string) {
-	e.Helper()
-	dir = e.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-		e.Fatal(err)
-	}
-	return dir
-}
-
 func buildahBud(b engine) {
 	dir := b.write("Containerfile", containerfile)
 	if err := os.WriteFile(filepath.Join(dir, "context"), []byte("context\n"), 0o644); err != nil {

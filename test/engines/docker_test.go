@@ -274,11 +274,7 @@ func dockerNetwork(d engine) {
 }
 
 func dockerBuild(d engine) {
-	dir := d.TempDir()
-	recipe := "FROM base\nENV A=built\nRUN echo $A >/made && id -u >>/made\nUSER app\nCMD [\"cat\", \"/made\"]\n"
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(recipe), 0o600); err != nil {
-		d.Fatal(err)
-	}
+	dir := d.write("Dockerfile", "FROM base\nENV A=built\nRUN echo $A >/made && id -u >>/made\nUSER app\nCMD [\"cat\", \"/made\"]\n")
 	for _, buildkit := range []string{"0", "1"} {
 		b := engine{d.TB, func(args ...string) *exec.Cmd {
 			cmd := d.command(args...)

@@ -2,7 +2,9 @@ package engines
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +100,33 @@ func (e engine) terminal(typed string, args ...string) string {
 		return cmd
 	}}
 	return on.input(typed)
+}
+
+// dir makes a directory for whoever the engine runs as.
+func (e engine) dir() string {
+	e.Helper()
+	cmd := e.command()
+	if cmd.SysProcAttr == nil {
+		return e.TempDir()
+	}
+	dir, err := os.MkdirTemp(cmd.Dir, "dir")
+	if err == nil {
+		err = os.Chown(dir, int(cmd.SysProcAttr.Credential.Uid), int(cmd.SysProcAttr.Credential.Gid))
+	}
+	if err != nil {
+		e.Fatal(err)
+	}
+	return dir
+}
+
+// write puts text into a new file and returns its directory.
+func (e engine) write(name, text string) (dir string) {
+	e.Helper()
+	dir = e.dir()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+		e.Fatal(err)
+	}
+	return dir
 }
 
 // eventually waits until the condition holds.

@@ -107,7 +107,7 @@ func podmanRun(p engine) {
 func podmanExitCodes(p engine) {
 	p.fails(7, "", "run", "--rm", "base", "sh", "-c", "exit 7")
 	p.fails(125, "unknown flag", "run", "--rm", "--no-such-flag", "base", "true")
-	p.fails(126, "not a directory", "run", "--rm", "--volume", p.TempDir()+":/etc/passwd/x", "base", "true")
+	p.fails(126, "not a directory", "run", "--rm", "--volume", p.dir()+":/etc/passwd/x", "base", "true")
 	p.fails(126, "permission denied", "run", "--rm", "base", "/etc/passwd")
 	p.fails(126, "permission denied", "run", "--rm", "base", "/etc")
 	p.fails(127, "executable file not found in $path", "run", "--rm", "base", "no-such-command")
@@ -267,12 +267,12 @@ func podmanUserNamespace(p engine) {
 	p.says("1000", "exec", "--user", "app", "u", "id", "-u")
 	p.says("0 200000 5000", "exec", "u", "sh", "-c", "echo $(cat /proc/1/uid_map)")
 	p.says("0 200000 5000", "run", "--rm", "--userns", "container:u", "base", "sh", "-c", "echo $(cat /proc/self/uid_map)")
-	volume := p.TempDir()
+	volume := p.dir()
 	p.run(append(append([]string{"run", "--rm", "--volume", volume + ":/v:U"}, maps...), "base", "touch", "/v/mine")...)
 }
 
 func podmanMounts(p engine) {
-	volume := p.TempDir()
+	volume := p.dir()
 	p.fails(1, "read-only file system", "run", "--rm", "--read-only", "base", "touch", "/etc/x")
 	p.run("run", "--rm", "--read-only", "base", "touch", "/tmp/x", "/run/x", "/dev/shm/x")
 	p.run("run", "--rm", "--volume", volume+":/v", "base", "touch", "/v/written")
@@ -318,11 +318,7 @@ func podmanNetwork(p engine) {
 }
 
 func podmanBuild(p engine) {
-	dir := p.TempDir()
-	recipe := "FROM base\nENV A=built\nRUN echo $A >/made && id -u >>/made\nUSER app\nCMD [\"cat\", \"/made\"]\n"
-	if err := os.WriteFile(filepath.Join(dir, "Containerfile"), []byte(recipe), 0o600); err != nil {
-		p.Fatal(err)
-	}
+	dir := p.write("Containerfile", "FROM base\nENV A=built\nRUN echo $A >/made && id -u >>/made\nUSER app\nCMD [\"cat\", \"/made\"]\n")
 	p.run("build", "--quiet", "--isolation", "oci", "--tag", "made", dir)
 	p.says("built\n0", "run", "--rm", "made")
 }
