@@ -128,6 +128,21 @@ func TestAppArmor(t *testing.T) {
 	}
 	testenv.Run(t, "apparmor_parser", "--replace", "--skip-cache", file)
 	t.Cleanup(func() { testenv.Run(t, "apparmor_parser", "--remove", file) })
+	t.Run("exec", func(t *testing.T) {
+		for _, userNamespace := range []bool{false, true} {
+			b := running(t, func(b *bundle) {
+				if userNamespace {
+					b.userNamespace()
+				}
+			})
+			out, status, err := b.exec(func(p *specs.Process) { p.ApparmorProfile = name }, "cat /proc/self/attr/current")
+			if err != nil || status != 0 || out != name+" (enforce)" {
+				t.Errorf("exit status %d, %v; printed %q", status, err, out)
+			}
+			_, _, err = b.exec(func(p *specs.Process) { p.ApparmorProfile = name + "-missing" }, "true")
+			wantError(t, "exec", err, "is not loaded")
+		}
+	})
 	const script = "cat /proc/self/attr/current; cat /proc/1/attr/current; mkdir -p /denied; touch /allowed; touch /denied/x"
 	want := lines(name+" (enforce)", name+" (enforce)", "touch: /denied/x: Permission denied")
 	confined := func(more func(*bundle)) func(*bundle) {
@@ -150,6 +165,45 @@ func TestAppArmor(t *testing.T) {
 		{name: "new privileges", script: "cat /proc/self/attr/current", want: name + " (enforce)",
 			change: confined(func(b *bundle) { b.Process.NoNewPrivileges = false })},
 	})
+}
+
+// What a process of exec asks of the kernel for itself, and what it has from the
+// container's own where it asks for nothing.
+func TestExecAttributes(t *testing.T) {
+	const script = "grep Cpus_allowed_list: /proc/self/status | tr -d '\t'; cut -d' ' -f19,40,41 /proc/self/stat; ionice -p $$; uname -m"
+	uname := map[string]string{"amd64": "i686", "arm64": "armv8l"}[runtime.GOARCH]
+	b := running(t, func(b *bundle) {
+		b.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 3}
+		b.Process.ExecCPUAffinity = &specs.CPUAffinity{Final: "0"}
+		b.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32}
+	})
+	for _, c := range []struct {
+		name, want, err string
+		change          func(*specs.Process)
+	}{
+		{"the container's", lines("Cpus_allowed_list:0", "3 0 3", "none: prio 0", uname), "", nil},
+		{"its own", lines("Cpus_allowed_list:0", "7 0 0", "best-effort: prio 2", uname), "", func(p *specs.Process) {
+			p.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Nice: 7}
+			p.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 2}
+			p.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0", Final: "0,4000"}
+		}},
+		{"no CPU to begin on", "", "process.execCPUAffinity.initial", func(p *specs.Process) {
+			p.ExecCPUAffinity = &specs.CPUAffinity{Initial: "4000"}
+		}},
+		{"no CPU to end on", "", "process.execCPUAffinity.final", func(p *specs.Process) {
+			p.ExecCPUAffinity = &specs.CPUAffinity{Final: "4000"}
+		}},
+		{"no such scheduler", "", "process.scheduler", func(p *specs.Process) { p.Scheduler = &specs.Scheduler{Policy: specs.SchedISO} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out, status, err := b.exec(c.change, script)
+			if c.err != "" {
+				wantError(t, "exec", err, c.err)
+			} else if err != nil || out != c.want || status != 0 {
+				t.Errorf("exit status %d, %v; printed\n%s\nwant\n%s", status, err, out, c.want)
+			}
+		})
+	}
 }
 
 // A container without a process can be created, and start says what is missing.

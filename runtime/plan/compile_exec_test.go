@@ -3,7 +3,6 @@ package plan_test
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,7 +17,8 @@ import (
 func execSpec(container *specs.Spec, p *specs.Process) *specs.Spec {
 	l := container.Linux
 	return &specs.Spec{Version: container.Version, Process: p, Linux: &specs.Linux{
-		Namespaces: l.Namespaces, UIDMappings: l.UIDMappings, GIDMappings: l.GIDMappings, Seccomp: l.Seccomp}}
+		Namespaces: l.Namespaces, UIDMappings: l.UIDMappings, GIDMappings: l.GIDMappings, Seccomp: l.Seccomp,
+		Personality: l.Personality, MemoryPolicy: l.MemoryPolicy}}
 }
 
 // A second process in the container of each configuration: the recorded one of
@@ -28,8 +28,9 @@ func TestGoldenExec(t *testing.T) {
 		{"exec-default", "testdata/default.json", ""},
 		{"exec-userns", "testdata/userns.json", ""},
 		{"exec-v1", "testdata/v1-default.json", ""},
-		{"exec-docker", "../../test/engines/configs/docker-first.json", "docker-exec-process"},
-		{"exec-podman-rootless", "../../test/engines/configs/podman-rootless-first.json", "podman-rootless-exec-process"},
+		{"exec-attributes", "testdata/default.json", "testdata/process/attributes.json"},
+		{"exec-docker", "../../test/engines/configs/docker-first.json", "../../test/engines/configs/docker-exec-process.json"},
+		{"exec-podman-rootless", "../../test/engines/configs/podman-rootless-first.json", "../../test/engines/configs/podman-rootless-exec-process.json"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data, err := os.ReadFile(c.config)
@@ -39,7 +40,7 @@ func TestGoldenExec(t *testing.T) {
 			container := decode(t, data)
 			p := container.Process
 			if c.process != "" {
-				if p, err = spec.LoadProcess(filepath.Join("../../test/engines/configs", c.process+".json")); err != nil {
+				if p, err = spec.LoadProcess(c.process); err != nil {
 					t.Fatal(err)
 				}
 			}

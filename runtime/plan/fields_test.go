@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/linux"
 	"github.com/tare-oci/tare/runtime/plan"
 )
 
@@ -100,10 +102,7 @@ func planLines(t *testing.T, words []string, addition string) (lines []string, o
 		return strings.Split(err.Error(), "\n"), false
 	}
 	var out strings.Builder
-	if err := p.Print(&out, false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.Program(); err != nil {
+	if err := errors.Join(p.Verify(), p.Print(&out, false)); err != nil {
 		t.Fatal(err)
 	}
 	lines = strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -131,6 +130,18 @@ func setFacts(t *testing.T, s *specs.Spec, f *plan.Facts, word string) {
 		f.Host.InUserNamespace = true
 	case "selinux", "no-selinux":
 		f.Host.SELinux = word == "selinux"
+	case "no-apparmor":
+		f.Host.AppArmor = false
+	case "few-capabilities":
+		f.Host.Caps &^= 1<<linux.CAP_SETPCAP | 1<<24 // CAP_SYS_RESOURCE
+	case "keyring": // stays the caller's
+		f.NoNewKeyring = true
+	case "foreground":
+		f.Foreground = true
+	case "own-net": // the namespace that is joined is ours
+		f.OwnNamespaces = []string{"/ns/net"}
+	case "resctrl":
+		f.Resctrl = "/sys/fs/resctrl"
 	case "copy": // what the first mount hides is there
 		f.TmpfsModes, f.CopySources = map[int]uint32{0: 0o750}, map[int]plan.CopySource{0: {Root: "/bundle/rootfs", Name: "run"}}
 	case "no-pivot":

@@ -19,7 +19,7 @@ type ownProcfs struct {
 func (o ownProcfs) String() string { return fmt.Sprintf("open procfs = %v", o.Out) }
 
 func (o ownProcfs) lower(l *lowering) {
-	denied, done := l.b.NewLabel(), l.b.NewLabel()
+	done := l.b.NewLabel()
 	zero := program.Const(0)
 	fs := l.b.Call("fsopen", l.str("proc"), program.Const(linux.FSOPEN_CLOEXEC)).Result()
 	create := l.b.Call("fsconfig", fs, program.Const(linux.FSCONFIG_CMD_CREATE), zero, zero, zero)
@@ -29,6 +29,7 @@ func (o ownProcfs) lower(l *lowering) {
 	if !o.Caller {
 		return
 	}
+	denied := l.b.NewLabel()
 	create.OnErrno(denied, linux.EPERM)
 	mount.OnErrno(denied, linux.EPERM)
 	l.later(func() {
@@ -125,33 +126,36 @@ func (o writeSysctl) lower(l *lowering) {
 }
 
 // sessionKeyring gives the container a session keyring of its own, so that it
-// does not see the caller's keys. Like runc's its owner can search it; in a user
-// namespace, where the kernel counts the owner as somebody else, all can.
+// does not see the caller's keys.
 type sessionKeyring struct {
 	Name string
-	Join bool // one that is there
-	All  bool
+	// Permissions of a new one; 0 joins one that is there.
+	Permissions uint32
 }
 
-func (o sessionKeyring) String() string { return fmt.Sprintf("keyring %q", o.Name) }
+// Permissions of a session keyring: what join_session_keyring (security/keys)
+// gives a new one, and, as runc, that its owner can search it. In a user
+// namespace, where the kernel counts the owner as somebody else, all can.
+const (
+	newKeyring      = 0x3f13_0000
+	keySearchOwner  = 0x0008_0000 // KEY_USR_SEARCH
+	keySearchOthers = 0x0000_0008 // KEY_OTH_SEARCH
+)
+
+func (o sessionKeyring) String() string {
+	if o.Permissions == 0 {
+		return fmt.Sprintf("join keyring %q", o.Name)
+	}
+	return fmt.Sprintf("keyring %q permissions %08x", o.Name, o.Permissions)
+}
 
 func (o sessionKeyring) lower(l *lowering) {
-	const (
-		join, setPermissions = 1, 5        // KEYCTL_*
-		fresh                = 0x3f13_0000 // what join_session_keyring (security/keys) gives a new one
-		userSearch           = 0x0008_0000 // KEY_USR_SEARCH
-		otherSearch          = 0x0000_0008 // KEY_OTH_SEARCH
-	)
-	permissions := fresh | userSearch
-	if o.All {
-		permissions = fresh | otherSearch
-	}
-	if o.Join {
-		l.b.Call("keyctl", program.Const(join), l.str(o.Name)).Tolerate(linux.ENOSYS)
-		return
-	}
+	const join, setPermissions = 1, 5 // KEYCTL_*
 	without := l.b.NewLabel()
-	ring := l.b.Call("keyctl", program.Const(join), l.str(o.Name)).OnErrno(without, linux.ENOSYS).Result()
-	l.b.Call("keyctl", program.Const(setPermissions), ring, program.Const(permissions))
+	// A kernel without keys has none to leak.
+	ring := l.b.Call("keyctl", program.Const(join), l.str(o.Name)).OnErrno(without, linux.ENOSYS)
+	if o.Permissions != 0 {
+		l.b.Call("keyctl", program.Const(setPermissions), ring.Result(), program.Const(o.Permissions))
+	}
 	l.b.Bind(without)
 }

@@ -224,14 +224,6 @@ func FuzzCompile(f *testing.F) {
 			return
 		}
 		p, err := plan.Compile(s, facts(s))
-		if err != nil {
-			return
-		}
-		if _, err := p.Program(); err != nil {
-			return // too large
-		}
-		if err := p.Verify(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, p, err)
 	})
 }

@@ -44,7 +44,14 @@ func (c *compiler) keyring() {
 	if context != "" {
 		c.step("process.selinuxLabel", label{c.proc, "keycreate", context})
 	}
-	c.step("", sessionKeyring{"_ses." + c.facts.ID, c.exec, c.userNamespace()})
+	ring := sessionKeyring{"_ses." + c.facts.ID, newKeyring | keySearchOwner}
+	switch {
+	case c.exec:
+		ring.Permissions = 0
+	case c.userNamespace():
+		ring.Permissions = newKeyring | keySearchOthers
+	}
+	c.step("", ring)
 	if context != "" {
 		c.step("process.selinuxLabel", label{c.proc, "keycreate", ""})
 	}
