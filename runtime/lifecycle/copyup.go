@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/plan"
@@ -22,13 +24,17 @@ const (
 
 // copyUp makes a tmpfs that is mounted nowhere, with a copy of what it is to
 // hide.
-func copyUp(c *plan.CopyUp) (*os.File, error) {
+func copyUp(c *plan.CopyUp, dir string) (*os.File, error) {
 	from, err := place{c.Source.Root, c.Source.Name}.open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return nil, fmt.Errorf("tmpcopyup: %w", err)
 	}
 	defer from.Close()
-	mount, err := newTmpfs(c)
+	data, err := hostOwner(c, dir)
+	if err != nil {
+		return nil, fmt.Errorf("tmpcopyup: %w", err)
+	}
+	mount, err := newTmpfs(c, data)
 	if err != nil {
 		return nil, fmt.Errorf("tmpcopyup: %w", err)
 	}
@@ -45,13 +51,49 @@ func copyUp(c *plan.CopyUp) (*os.File, error) {
 	return mount, nil
 }
 
-func newTmpfs(c *plan.CopyUp) (*os.File, error) {
+// hostOwner puts the owner into the options of a tmpfs as we know it, who make the
+// file system outside of the container's user namespace.
+func hostOwner(c *plan.CopyUp, dir string) ([]string, error) {
+	if c.IDs == nil {
+		return c.Data, nil
+	}
+	uid, gid := c.IDs.UID, c.IDs.GID
+	if c.IDs.Namespace != "" {
+		var err error
+		if uid, gid, err = idMaps(c.IDs.Namespace, dir); err != nil {
+			return nil, err
+		}
+	}
+	ids := map[string]uint32{"uid": 0, "gid": 0}
+	var data []string
+	for _, d := range c.Data {
+		key, value, _ := strings.Cut(d, "=")
+		if _, ok := ids[key]; !ok {
+			data = append(data, d)
+			continue
+		}
+		id, err := strconv.ParseUint(value, 0, 32)
+		if err != nil {
+			return nil, fmt.Errorf("option %q: %w", d, err)
+		}
+		ids[key] = uint32(id)
+	}
+	for key, maps := range map[string][]specs.LinuxIDMapping{"uid": uid, "gid": gid} {
+		id, ok := mappedID(ids[key], maps)
+		if !ok {
+			return nil, fmt.Errorf("%s %d is not mapped in the user namespace", key, ids[key])
+		}
+		data = append(data, fmt.Sprintf("%s=%d", key, id))
+	}
+	return data, nil
+}
+
+func newTmpfs(c *plan.CopyUp, data []string) (*os.File, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("fsopen: %w", err)
 	}
 	defer unix.Close(fs)
-	data := c.Data
 	if c.Device != "" {
 		data = append(data[:len(data):len(data)], "source="+c.Device)
 	}

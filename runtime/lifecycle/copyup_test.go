@@ -1,10 +1,12 @@
 package lifecycle_test
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/internal/testenv"
@@ -76,6 +78,32 @@ func TestCopyUp(t *testing.T) {
 				b.mount("tmpfs", "tmp", "/var/run", "tmpcopyup")
 			}},
 	})
+}
+
+// A user namespace that is joined has its own maps, whatever the configuration
+// says: for what a tmpfs begins with, and for the pipes of the container's user.
+func TestMapsOfAJoinedNamespace(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	first := newBundle(t, "true")
+	first.userNamespace()
+	c := first.create()
+
+	b := newBundle(t, "stat -c %u:%g /run /run/f; stat -Lc %u:%g /proc/self/fd/1; echo x >/proc/self/fd/1")
+	b.write("rootfs/run/f", "", 0o644)
+	b.userNamespace()
+	b.namespace(specs.UserNamespace, fmt.Sprintf("/proc/%d/ns/user", c.PID))
+	b.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}} // as podman writes it
+	b.Linux.GIDMappings = b.Linux.UIDMappings
+	b.Process.User = specs.User{UID: 10, GID: 20}
+	b.mount("tmpfs", "tmpfs", "/run", "tmpcopyup,uid=3")
+	if out, status := b.run(); out != lines("3:0", "0:0", "10:20", "x") || status != 0 {
+		t.Errorf("exit status %d, printed\n%s", status, out)
+	}
+	b.Mounts[len(b.Mounts)-1].Options[1] = "gid=77777"
+	if _, _, err := b.tryRun(t.Context()); err == nil || !strings.Contains(err.Error(), "mounts[7].options: tmpcopyup: gid 77777 is not mapped") {
+		t.Errorf("an owner that is not mapped: %v", err)
+	}
 }
 
 // An image cannot make us fill the host's memory, nor follow its links out of it.

@@ -329,9 +329,12 @@ func (m *making) start(wait bool) (err error) {
 		return err
 	}
 	defer m.family.closeOpened()
-	uid, gid := p.User.UID, p.User.GID
-	if uid != 0 && !p.Terminal {
-		ownStdio(src.stdio, hostID(uid, m.spec.Linux.UIDMappings), hostID(gid, m.spec.Linux.GIDMappings))
+	if p.User.UID != 0 && !p.Terminal {
+		uid, gid, err := containerMaps(m.spec, m.container.dir)
+		if err != nil {
+			return err
+		}
+		ownStdio(src.stdio, hostID(p.User.UID, uid), hostID(p.User.GID, gid))
 	}
 	m.pid, err = m.image.Start(program.Start{
 		Files: m.family.files, Cloneflags: uintptr(m.plan.Namespaces), CgroupDir: dir, Dir: m.container.dir,

@@ -222,7 +222,7 @@ func (f *family) open(file plan.File) (*os.File, error) {
 	case plan.Tree:
 		return keep(f.copyTree(file))
 	case plan.Copied:
-		return keep(copyUp(file.Copy))
+		return keep(copyUp(file.Copy, f.sources.dir))
 	}
 	return nil, fmt.Errorf("unknown file %q", file.Kind)
 }
@@ -304,12 +304,19 @@ func ownStdio(stdio [3]*os.File, uid, gid uint32) {
 
 // hostID maps an id of the container to the host's.
 func hostID(id uint32, maps []specs.LinuxIDMapping) uint32 {
-	for _, m := range maps {
-		if id >= m.ContainerID && id-m.ContainerID < m.Size {
-			return m.HostID + id - m.ContainerID
-		}
+	if on, ok := mappedID(id, maps); ok {
+		return on
 	}
 	return id
+}
+
+func mappedID(id uint32, maps []specs.LinuxIDMapping) (uint32, bool) {
+	for _, m := range maps {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return m.HostID + id - m.ContainerID, true
+		}
+	}
+	return 0, false
 }
 
 // patience is how long a process may take before we ask whether it is frozen.

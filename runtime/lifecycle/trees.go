@@ -1,17 +1,13 @@
 package lifecycle
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/plan"
-	"github.com/tare-oci/tare/runtime/program"
 )
 
 // copyTree makes a detached copy of the mounts at a path that is no peer of the
@@ -65,35 +61,4 @@ func (f *family) mapIDs(tree *os.File, m *plan.IDMap) error {
 		return fmt.Errorf("idmap %s: %w", tree.Name(), err)
 	}
 	return nil
-}
-
-// userNamespace makes a user namespace with these maps and returns a descriptor
-// of it. Its only process is one that waits until we have that, and ends.
-func userNamespace(uid, gid []specs.LinuxIDMapping, dir string) (_ *os.File, err error) {
-	b := program.NewBuilder(runtime.GOARCH, 0)
-	b.Call("read", program.Const(0), b.Bytes(make([]byte, 8)), program.Const(1)).OnZero(program.Exit)
-	image, err := b.Image()
-	if err != nil {
-		return nil, fmt.Errorf("make user namespace: %w", err)
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("make user namespace: %w", err)
-	}
-	pid, err := image.Start(program.Start{Files: []*os.File{r}, Cloneflags: unix.CLONE_NEWUSER, Dir: dir})
-	r.Close()
-	if err != nil {
-		w.Close()
-		return nil, fmt.Errorf("make user namespace: %w", err)
-	}
-	defer func() {
-		w.Close()
-		if _, werr := wait4(pid); err == nil && werr != nil {
-			err = fmt.Errorf("make user namespace: wait: %w", werr)
-		}
-	}()
-	if err := writeMaps(context.Background(), pid, &plan.UserMaps{UID: uid, GID: gid}); err != nil {
-		return nil, fmt.Errorf("make user namespace: %w", err)
-	}
-	return openFile(fmt.Sprintf("/proc/%d/ns/user", pid), unix.O_RDONLY)
 }

@@ -83,13 +83,21 @@ func (c *compiler) idMap(m mount) *IDMap {
 		}
 		return im
 	}
-	if im.Namespace = c.joined[linux.CLONE_NEWUSER]; im.Namespace == "" {
-		im.UID, im.GID = c.linux().UIDMappings, c.linux().GIDMappings
-		if c.fresh&linux.CLONE_NEWUSER == 0 || len(im.UID) == 0 || len(im.GID) == 0 {
-			c.fail(field, "idmap without uidMappings needs a user namespace with mappings")
-		}
+	if !c.userNamespace() {
+		c.fail(field, "idmap without uidMappings needs a user namespace")
 	}
-	return im
+	own := c.ownIDs()
+	own.Recursive = im.Recursive
+	return own
+}
+
+// ownIDs are the maps of the container's user namespace. What a configuration
+// says of them where one is joined means nothing.
+func (c *compiler) ownIDs() *IDMap {
+	if path := c.joined[linux.CLONE_NEWUSER]; path != "" {
+		return &IDMap{Namespace: path}
+	}
+	return &IDMap{UID: c.linux().UIDMappings, GID: c.linux().GIDMappings}
 }
 
 // peerTrees copies the mounts that are to stay peers of the host's while they

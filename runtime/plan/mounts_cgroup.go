@@ -1,9 +1,6 @@
 package plan
 
 import (
-	"path"
-	"strings"
-
 	"github.com/tare-oci/tare/runtime/host"
 	"github.com/tare-oci/tare/runtime/linux"
 )
@@ -44,8 +41,6 @@ func (c *compiler) cgroup2(m mount) {
 		dir = u.Mountpoint
 	case len(c.facts.Cgroups) > 0:
 		dir = c.facts.Cgroups[0].Path
-	case u != nil:
-		dir = path.Join(u.Mountpoint, strings.TrimPrefix(u.OwnPath, u.MountRoot))
 	default:
 		c.fail(m.field, "this machine has no control groups to show")
 		return

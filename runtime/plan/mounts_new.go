@@ -2,10 +2,7 @@ package plan
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tare-oci/tare/runtime/linux"
 )
@@ -139,6 +136,9 @@ type CopyUp struct {
 	Flags, Data []string
 	Label       string
 	Attr        uint64
+	// IDs are the maps of the container's user namespace, nil without one: the
+	// owner among Data is one of the container's.
+	IDs *IDMap
 }
 
 // A CopySource is a directory that the parent finds below another one, through
@@ -165,36 +165,9 @@ func (c *compiler) copyUp(m mount) *copyUpFile {
 	}
 	fs := c.filesystem(m)
 	readonly := uint64(linux.MOUNT_ATTR_RDONLY)
-	up := CopyUp{source, fs.Source, fs.Flags, fs.Data, fs.Label, fs.Attr &^ readonly}
+	up := CopyUp{Source: source, Device: fs.Source, Flags: fs.Flags, Data: fs.Data, Label: fs.Label, Attr: fs.Attr &^ readonly}
 	if c.userNamespace() {
-		l := c.linux()
-		up.Data = c.hostOwner(m, up.Data, "uid", l.UIDMappings)
-		up.Data = c.hostOwner(m, up.Data, "gid", l.GIDMappings)
+		up.IDs = c.ownIDs()
 	}
 	return &copyUpFile{up, m.field + ".options", source}
-}
-
-// hostOwner puts an owner into the options of a tmpfs as the parent knows it,
-// who makes the file system outside of the container's user namespace.
-func (c *compiler) hostOwner(m mount, data []string, key string, maps []specs.LinuxIDMapping) []string {
-	var id uint64
-	var rest []string
-	for _, d := range data {
-		k, value, _ := strings.Cut(d, "=")
-		if k != key {
-			rest = append(rest, d)
-			continue
-		}
-		var err error
-		if id, err = strconv.ParseUint(value, 0, 32); err != nil {
-			c.fail(m.field+".options", "%s: not a number", d)
-		}
-	}
-	for _, mapping := range maps {
-		if from := uint64(mapping.ContainerID); id >= from && id-from < uint64(mapping.Size) {
-			return append(rest, fmt.Sprintf("%s=%d", key, uint64(mapping.HostID)+id-from))
-		}
-	}
-	c.fail(m.field+".options", "tmpcopyup: %s %d is not mapped by linux.%sMappings", key, id, key)
-	return data
 }

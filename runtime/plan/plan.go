@@ -147,8 +147,8 @@ func (f File) String() string {
 	case Tree:
 		return fmt.Sprintf("%s %q%v", f.Kind, f.Path, f.IDMap)
 	case Copied:
-		return fmt.Sprintf("%s of %q in a tmpfs [%s] %s", f.Kind, "/"+f.Copy.Source.Name,
-			strings.Join(append(f.Copy.Flags[:len(f.Copy.Flags):len(f.Copy.Flags)], f.Copy.Data...), " "), attrNames(f.Copy.Attr))
+		return fmt.Sprintf("%s of %q in a tmpfs [%s] %s%v", f.Kind, "/"+f.Copy.Source.Name,
+			strings.Join(append(f.Copy.Flags[:len(f.Copy.Flags):len(f.Copy.Flags)], f.Copy.Data...), " "), attrNames(f.Copy.Attr), f.Copy.IDs)
 	}
 	return string(f.Kind)
 }
