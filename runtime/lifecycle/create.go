@@ -66,8 +66,9 @@ type CreateOptions struct {
 	// Begin is called before the first thing is made that would have to be
 	// cleaned up.
 	Begin func()
-	// Warn is called with what cannot be granted and is left out.
-	Warn func(message string)
+	// Warn is called with what cannot be granted and is left out, Debug with
+	// what is done.
+	Warn, Debug func(message string)
 }
 
 func (o *CreateOptions) warn(format string, args ...any) {
@@ -128,6 +129,8 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.compile(wait); err != nil {
 		return nil, err
 	}
+	debug := debugger(o.Debug)
+	debug.plan(m.plan, m.image)
 	if o.Begin != nil {
 		o.Begin()
 	}
@@ -148,6 +151,7 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.start(wait); err != nil {
 		return nil, err
 	}
+	debug.printf("container %q: process %d makes it", o.ID, m.pid)
 	if err := m.settle(ctx); err != nil {
 		return nil, err
 	}
@@ -166,6 +170,7 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.awaitReady(ctx); err != nil {
 		return nil, err
 	}
+	debug.printf("container %q: made", o.ID)
 	return m, m.settleDevices(true)
 }
 

@@ -24,8 +24,8 @@ type ExecOptions struct {
 	// Process makes the configuration of the process from that of the
 	// container's own, which it may change and return.
 	Process func(own *specs.Process) (*specs.Process, error)
-	// Stdio, ConsoleSocket, Console, ConsoleSize, PIDFile, PreserveFDs, Begin
-	// and Warn are as in CreateOptions.
+	// Stdio, ConsoleSocket, Console, ConsoleSize, PIDFile, PreserveFDs, Begin,
+	// Warn and Debug are as in CreateOptions.
 	Stdio         [3]*os.File
 	ConsoleSocket string
 	Console       func() (*os.File, error)
@@ -33,7 +33,7 @@ type ExecOptions struct {
 	PIDFile       string
 	PreserveFDs   int
 	Begin         func()
-	Warn          func(message string)
+	Warn, Debug   func(message string)
 	// PIDFDSocket is the path of a unix socket that takes a pidfd of the process.
 	PIDFDSocket string
 	// Cgroups are the control groups to run in, below the container's own, by
@@ -169,7 +169,9 @@ func (x *execution) configure() (err error) {
 			x.options.Warn(w)
 		}
 	}
-	x.image, err = x.plan.Program()
+	if x.image, err = x.plan.Program(); err == nil {
+		debugger(x.options.Debug).plan(x.plan, x.image)
+	}
 	return err
 }
 

@@ -244,9 +244,7 @@ func appendState(b []byte, s *specs.State) []byte {
 	b = quickjson.AppendString(append(b, `{"ociVersion":`...), s.Version)
 	b = quickjson.AppendString(append(b, `,"id":`...), s.ID)
 	b = quickjson.AppendString(append(b, `,"status":`...), string(s.Status))
-	if s.Pid != 0 {
-		b = strconv.AppendInt(append(b, `,"pid":`...), int64(s.Pid), 10)
-	}
+	b = strconv.AppendInt(append(b, `,"pid":`...), int64(s.Pid), 10)
 	b = quickjson.AppendString(append(b, `,"bundle":`...), s.Bundle)
 	if len(s.Annotations) > 0 {
 		b = quickjson.AppendMap(append(b, `,"annotations":`...), s.Annotations)

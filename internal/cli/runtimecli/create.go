@@ -28,8 +28,8 @@ func createFlags(flags *flag.FlagSet) *lifecycle.CreateOptions {
 func (c *call) fill(o *lifecycle.CreateOptions) {
 	o.ID = c.args[0]
 	o.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
-	o.Warn = c.log.warn
 	o.ListenFDs, o.NotifySocket = listenFDs(), os.Getenv("NOTIFY_SOCKET")
+	o.Warn, o.Debug = c.log.warn, c.log.debugger()
 	o.CgroupManager, o.Rootless = cgroup.Driver(c.cgroupManager), c.rootless.is
 }
 

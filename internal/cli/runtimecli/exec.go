@@ -126,7 +126,7 @@ func (o *execFlags) declare(flags *flag.FlagSet) {
 func (o *execFlags) run(c *call) (status int, err error) {
 	o.ID = c.args[0]
 	o.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
-	o.Warn = c.log.warn
+	o.Warn, o.Debug = c.log.warn, c.log.debugger()
 	o.Process = o.makeProcess
 	if o.Cgroups, err = parseSubCgroups(o.cgroups); err != nil {
 		return 0, err

@@ -14,6 +14,7 @@ import (
 // global are the flags before the verb.
 type global struct {
 	root          string
+	rootGiven     bool
 	logFile       string
 	logFormat     string
 	debug         bool
@@ -43,9 +44,8 @@ func (g *global) check(flags *flag.FlagSet) (err error) {
 	if g.systemdCgroup {
 		g.cgroupManager = "systemd"
 	}
-	given := false
-	flags.Visit(func(f *flag.Flag) { given = given || f.Name == "root" })
-	if !given {
+	flags.Visit(func(f *flag.Flag) { g.rootGiven = g.rootGiven || f.Name == "root" })
+	if !g.rootGiven {
 		g.root, err = defaultRoot()
 		return err
 	}

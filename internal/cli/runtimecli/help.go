@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -55,7 +56,7 @@ func options(flags *flag.FlagSet) []option {
 	var list []option
 	flags.VisitAll(func(f *flag.Flag) {
 		for i, o := range list {
-			if o.Value == f.Value {
+			if reflect.TypeOf(f.Value).Comparable() && o.Value == f.Value {
 				list[i].names = append(o.names, f.Name)
 				if !strings.HasPrefix(f.Usage, "short for") {
 					list[i].Flag = f

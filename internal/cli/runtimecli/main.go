@@ -47,7 +47,7 @@ func commands() []command {
 	return []command{
 		createCommand(), runCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(), listCommand(), specCommand(),
 		execCommand(), psCommand(),
-		pauseCommand(), resumeCommand(), updateCommand(), featuresCommand(), eventsCommand(),
+		pauseCommand(), resumeCommand(), updateCommand(), featuresCommand(), completionCommand(), eventsCommand(),
 	}
 }
 
@@ -80,6 +80,9 @@ func Main(args []string) int {
 	if err != nil {
 		log.error(err)
 		return 1
+	}
+	if debug := log.debugger(); debug != nil {
+		debug(fmt.Sprintf("%s %s, state in %s: %q", program, version.Version, g.root, args))
 	}
 	return g.dispatch(log, flags)
 }

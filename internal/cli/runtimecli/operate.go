@@ -82,6 +82,10 @@ func listCommand() command {
 			quiet := flags.Bool("quiet", false, "print the names only")
 			flags.BoolVar(quiet, "q", false, "short for --quiet")
 			return func(c *call) (int, error) {
+				// As with runc, only the default directory need not be there.
+				if _, err := os.Stat(c.root); err != nil && c.rootGiven {
+					return 1, err
+				}
 				all, err := c.store().List()
 				return 0, errors.Join(err, printList(all, *format, *quiet))
 			}
@@ -104,7 +108,8 @@ func printList(all []*lifecycle.Container, format string, quiet bool) error {
 			}
 			list = c.AppendJSON(list, owner(c))
 		}
-		return printJSON(append(list, ']'))
+		_, err := os.Stdout.Write(append(list, ']', '\n'))
+		return err
 	case "table":
 		w := tabwriter.NewWriter(os.Stdout, 12, 1, 3, ' ', 0)
 		fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
@@ -114,7 +119,7 @@ func printList(all []*lifecycle.Container, format string, quiet bool) error {
 		}
 		return w.Flush()
 	}
-	return fmt.Errorf("--format %q: want table or json", format)
+	return errors.New("invalid format option")
 }
 
 // owner is the name of the user who made a container, or the number.
