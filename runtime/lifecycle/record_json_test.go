@@ -114,6 +114,7 @@ func TestStateJSON(t *testing.T) {
 	c := Container{Record: Record{OCIVersion: "1.3.0", ID: "id", Bundle: "/b\n", Rootfs: "/r", Annotations: map[string]string{"x": "y", "a": "ä"}}}
 	want, err := json.Marshal(struct {
 		specs.State
+		Pid     int       `json:"pid"` // also where it is 0, as runc's
 		Rootfs  string    `json:"rootfs"`
 		Created time.Time `json:"created"`
 		Owner   string    `json:"owner"`

@@ -45,7 +45,7 @@ type updating struct {
 }
 
 func (u *updating) declare(flags *flag.FlagSet) {
-	const usage = "`file` with the resources to change, as linux.resources in config.json; - is standard input; all other flags are ignored then"
+	const usage = "`file` with the resources to change, in the form of linux.resources; - is standard input; all other flags are ignored then"
 	flags.StringVar(&u.file, "resources", "", usage)
 	flags.StringVar(&u.file, "r", "", "short for --resources")
 	cpu, m := u.r.CPU, u.r.Memory
