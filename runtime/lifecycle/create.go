@@ -130,7 +130,6 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 		return nil, err
 	}
 	debug := debugger(o.Debug)
-	debug.plan(m.plan, m.image)
 	if o.Begin != nil {
 		o.Begin()
 	}
@@ -248,6 +247,7 @@ func (m *making) compile(wait bool) (err error) {
 	for _, w := range append(m.plan.Warnings, cgroup.Warnings(m.spec.Linux.Resources)...) {
 		m.options.warn("%s", w)
 	}
+	debugger(m.options.Debug).plan(m.plan, m.image)
 	return nil
 }
 
