@@ -44,7 +44,7 @@ func BaseImage(t testing.TB) string {
 		{name: "etc/passwd", mode: 0o644, content: []byte("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home:/bin/sh\n")},
 		{name: "etc/group", mode: 0o644, content: []byte("root:x:0:\napp:x:1000:\n")},
 	}
-	for _, dir := range []string{"dev", "home", "proc", "root", "run", "sys", "var"} {
+	for _, dir := range []string{"dev", "home", "mnt", "proc", "root", "run", "sys", "var"} {
 		entries = append(entries, tarEntry{name: dir + "/", mode: 0o755})
 	}
 	entries = append(entries, tarEntry{name: "tmp/", mode: 0o1777})

@@ -81,6 +81,7 @@ func TestPodman(t *testing.T) {
 		{"user namespace", podmanUserNamespace},
 		{"mounts", podmanMounts},
 		{"security", podmanSecurity},
+		{"privileged", podmanPrivileged},
 		{"network", podmanNetwork},
 		{"build", podmanBuild},
 	} {
@@ -295,13 +296,21 @@ func podmanSecurity(p engine) {
 	p.says("00000000a80425fb 0 2 ", "run", "--rm", "base", "sh", "-c", show)
 	p.says("0000000000000000 1 0 ", "run", "--rm", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--security-opt", "seccomp=unconfined", "base", "sh", "-c", show)
 	p.says("0000000000001000 0 2 ", "run", "--rm", "--cap-drop", "all", "--cap-add", "net_admin", "base", "sh", "-c", show)
-	p.fails(1, "permission denied", "run", "--rm", "base", "mount", "-t", "tmpfs", "x", "/tmp")
+	p.fails(1, "permission denied", "run", "--rm", "base", "sh", "-c", "mount -t tmpfs x /tmp || exit 1") // the status is busybox's
 	p.fails(1, "", "run", "--rm", "base", "sh", "-c", "echo 1 >/proc/sysrq-trigger")
 	p.says("", "run", "--rm", "base", "cat", "/proc/keys")
 	p.says("5", "run", "--rm", "--sysctl", "net.ipv4.ip_default_ttl=5", "base", "cat", "/proc/sys/net/ipv4/ip_default_ttl")
 	p.says("42", "run", "--rm", "--oom-score-adj", "42", "base", "cat", "/proc/self/oom_score_adj")
 	p.says("0027", "run", "--rm", "--umask", "0027", "base", "sh", "-c", "umask")
 	p.says("0 7 8", "run", "--rm", "--group-add", "7", "--group-add", "8", "base", "id", "-G")
+}
+
+// podmanPrivileged is where runc fails on a machine that lacks a capability.
+func podmanPrivileged(p engine) {
+	p.says("Seccomp:\t0", "run", "--rm", "--privileged", "base", "sh", "-c", "mount -t tmpfs x /mnt && dd if=/dev/kmsg of=/dev/null count=0 2>/dev/null && grep Seccomp: /proc/self/status")
+	p.run("run", "--detach", "--privileged", "--name", "priv", "base", "sleep", "1000")
+	defer p.run("rm", "--force", "--time", "0", "priv")
+	p.run("exec", "--privileged", "priv", "mount", "-t", "tmpfs", "x", "/tmp")
 }
 
 func podmanNetwork(p engine) {
