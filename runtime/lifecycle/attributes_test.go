@@ -221,3 +221,20 @@ func TestWithoutProcess(t *testing.T) {
 		t.Errorf("it is %s after a start that failed, want %s", s, specs.StateCreated)
 	}
 }
+
+// A limit that leaves no room for a descriptor does not end the process while it
+// waits for start.
+func TestFewDescriptors(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, "")
+	b.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 3, Hard: 3}}
+	b.Process.Args = []string{"true"}
+	c := b.create()
+	if s := c.Status(); s != specs.StateCreated {
+		t.Fatalf("it is %s", s)
+	}
+	if err := b.store.Start(t.Context(), b.id); err != nil {
+		t.Error(err)
+	}
+}

@@ -384,7 +384,7 @@ func (m *making) provide() (err error) {
 		}
 	}
 	for _, r := range m.plan.Rlimits {
-		if err := unix.Prlimit(m.pid, r.Resource, &unix.Rlimit{Cur: r.Soft, Max: r.Hard}, nil); err != nil {
+		if err := raise(m.pid, r); err != nil {
 			return &plan.FieldError{Field: r.Field, Err: err}
 		}
 	}

@@ -108,6 +108,14 @@ func TestProcess(t *testing.T) {
 				b.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}, {Type: "RLIMIT_CORE"},
 					{Type: "RLIMIT_STACK", Soft: 1 << 20, Hard: 8 << 20}}
 			}},
+		// Fewer than the runtime itself has open, and nothing that a shell could do without.
+		{name: "hardly any descriptors", script: "ulimit -Sn; ulimit -Hn", want: lines("4", "5"),
+			change: func(b *bundle) { b.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 4, Hard: 5}} }},
+		{name: "hardly any descriptors in a user namespace", script: "ulimit -Sn; ulimit -Hn", want: lines("4", "5"),
+			change: func(b *bundle) {
+				b.userNamespace()
+				b.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 4, Hard: 5}, {Type: "RLIMIT_FSIZE"}, {Type: "RLIMIT_NPROC", Soft: 1, Hard: 1}}
+			}},
 		{name: "oom score", script: "cat /proc/self/oom_score_adj", want: "321",
 			change: func(b *bundle) { b.Process.OOMScoreAdj = ptr(321) }},
 		{name: "descriptors", script: "ls /proc/self/fd | wc -l; ls /proc/1/fd; true", want: lines("4", "0", "1", "2"),

@@ -60,9 +60,7 @@ func (c *compiler) outside() {
 	if p.OOMScoreAdj != nil {
 		c.step("process.oomScoreAdj", oomScore{*p.OOMScoreAdj})
 	}
-	for i, r := range p.Rlimits {
-		c.rlimit(i, r)
-	}
+	c.rlimits(false)
 }
 
 func (c *compiler) hasMountNamespace() bool {

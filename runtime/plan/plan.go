@@ -29,7 +29,8 @@ type Plan struct {
 	Files []File
 	// Steps run in order.
 	Steps []Step
-	// Rlimits are those that the parent sets while the process waits for it.
+	// Rlimits are those that the parent raises, where they are lower, so that the
+	// process can set its own.
 	Rlimits []Rlimit
 	// Listener, where not nil, is where the filter's listener has to go.
 	Listener *Listener
@@ -75,10 +76,10 @@ func (m *UserMaps) String() string {
 	return text(m.UID, m.UIDTool, "uid") + ", " + text(m.GID, m.GIDTool, "gid") + flag(m.DenySetgroups, ", setgroups denied")
 }
 
-// A Rlimit is a resource limit of the process.
+// A Rlimit is what a hard limit of the process must not be below.
 type Rlimit struct {
-	Resource   int
-	Soft, Hard uint64
+	Resource int
+	Hard     uint64
 	// Field is where in config.json it comes from.
 	Field string
 }

@@ -43,9 +43,7 @@ func (c *compiler) process() {
 	}
 	c.step("process.cwd", changeDir{c.cwd})
 	if !c.exec { // which has set them outside
-		for i, r := range p.Rlimits {
-			c.rlimit(i, r)
-		}
+		c.rlimits(false)
 	}
 	c.scheduling(p)
 	c.domains()
@@ -54,6 +52,7 @@ func (c *compiler) process() {
 	if c.facts.Wait {
 		c.step("", waitStart{c.gate})
 	}
+	c.rlimits(true)
 	keep := 3 + c.facts.PreserveFDs
 	filter, err := c.filter()
 	if err != nil {
@@ -143,6 +142,21 @@ func (c *compiler) env() []string {
 	return out
 }
 
+// rlimits sets the limits while the process is root, so that it can raise them,
+// and while create still listens. The late ones wait until the process opens
+// nothing more.
+func (c *compiler) rlimits(late bool) {
+	for i, r := range c.spec.Process.Rlimits {
+		if (r.Type == "RLIMIT_NOFILE" && r.Soft < fewFiles) == late {
+			c.rlimit(i, r)
+		}
+	}
+}
+
+// fewFiles is how many descriptors a limit must allow for the process to get to
+// its program. To go below it can always.
+const fewFiles = 64
+
 func (c *compiler) rlimit(i int, r specs.POSIXRlimit) {
 	field := fmt.Sprintf("process.rlimits[%d]", i)
 	n, ok := linux.Rlimit(r.Type)
@@ -150,10 +164,9 @@ func (c *compiler) rlimit(i int, r specs.POSIXRlimit) {
 		c.fail(field+".type", "unknown resource limit %q", r.Type)
 		return
 	}
-	if c.userNamespace() {
+	if c.userNamespace() && !c.exec {
 		// The limits of the initial user namespace are the parent's to raise.
-		c.plan.Rlimits = append(c.plan.Rlimits, Rlimit{n, r.Soft, r.Hard, field})
-		return
+		c.plan.Rlimits = append(c.plan.Rlimits, Rlimit{n, r.Hard, field})
 	}
 	c.step(field, setRlimit{n, r.Soft, r.Hard})
 }

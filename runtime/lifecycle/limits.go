@@ -41,3 +41,17 @@ func onInitialCPUs(a *specs.CPUAffinity, start func() error) error {
 	defer func() { _ = unix.SchedSetaffinityDynamic(0, before) }()
 	return start()
 }
+
+// raise raises a hard limit of a process that is too low for it.
+func raise(pid int, r plan.Rlimit) error {
+	var now unix.Rlimit
+	err := unix.Prlimit(pid, r.Resource, nil, &now)
+	if err == nil && now.Max < r.Hard {
+		now.Max = r.Hard
+		err = unix.Prlimit(pid, r.Resource, &now, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("prlimit: %w", err)
+	}
+	return nil
+}
