@@ -22,7 +22,7 @@ func BenchmarkCreateDestroy(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := m.Create(b.Context(), r); err != nil {
+		if err := m.Create(b.Context(), r, 0); err != nil {
 			b.Fatal(err)
 		}
 		if err := m.Destroy(b.Context()); err != nil {

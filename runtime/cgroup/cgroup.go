@@ -31,7 +31,11 @@ var (
 type Manager interface {
 	// Create makes the cgroups and sets the limits; r may be nil. Cgroups that exist are taken over if they are empty (ErrNotEmpty) and not frozen
 	// (ErrFrozen). After an error nothing that Create made is left. What is wrong with a field of config.json is a *spec.FieldError.
-	Create(ctx context.Context, r *specs.LinuxResources) error
+	// pid is the container's process where there is a Unit, else 0.
+	Create(ctx context.Context, r *specs.LinuxResources, pid int) error
+	// Unit is the systemd unit that goes with the cgroups, or "". systemd makes none without a process: the container's begins outside, and
+	// waits for Create to move it, instead of joining through JoinFiles and Dir.
+	Unit() string
 	// JoinFiles opens, write-only and close-on-exec, the files through which the new process joins: it writes "0" to each. There are none on
 	// v2. A thread that moves itself needs no global lock, one moved by its parent waits for an RCU grace period per hierarchy.
 	JoinFiles() ([]*os.File, error)
@@ -67,25 +71,28 @@ type Manager interface {
 // A Driver is who makes cgroups.
 type Driver string
 
-// The drivers: we ourselves, or nobody.
+// The drivers: we ourselves, systemd, or nobody.
 const (
 	Cgroupfs Driver = "cgroupfs" // the same as ""
+	Systemd  Driver = "systemd"
 	Disabled Driver = "disabled"
 )
 
 // Options say which cgroups a container gets.
 type Options struct {
 	// Path is linux.cgroupsPath. An absolute one starts at the hierarchies' mount points; a relative one at our own cgroup (v1), or beside it
-	// (v2, where a cgroup that has processes cannot have limited children). That is runc's convention. "slice:prefix:name", meant for
-	// the systemd driver, is a relative path like any other.
+	// (v2, where a cgroup that has processes cannot have limited children). That is runc's convention. "slice:prefix:name" is for
+	// systemd, and else a relative path like any other.
 	Path string
 	// ID is the container's name, which an empty path stands for.
 	ID string
 	// Driver is who makes the cgroups.
 	Driver Driver
 	// Optional lets a container that names no path do without cgroups that we may not make, as long as it asks for no limit that would
-	// need them; devices are then left to the kernel's rules for user namespaces.
+	// need them; devices are then left to the kernel's rules for user namespaces. It has systemd be the user's.
 	Optional bool
+	// Annotations are the configuration's: org.systemd.property.NAME are for systemd.
+	Annotations map[string]string
 }
 
 // New returns the manager for a container.
@@ -94,26 +101,34 @@ func New(facts host.Facts, o Options) (Manager, error) {
 	if cgroupsPath == "" {
 		cgroupsPath = o.ID
 	}
-	if err := checkPath(cgroupsPath); err != nil {
+	if err := checkPath(cgroupsPath); err != nil && o.Driver != Systemd {
 		return nil, &spec.FieldError{Field: "linux.cgroupsPath", Err: fmt.Errorf("%q: %w", cgroupsPath, err)}
 	}
-	optional := o.Optional && o.Path == ""
-	switch {
-	case o.Driver == Disabled:
+	switch o.Driver {
+	case Disabled:
 		return &none{why: "the cgroup manager is disabled", anyDevice: true}, nil
-	case o.Driver != Cgroupfs && o.Driver != "":
-		return nil, fmt.Errorf("cgroup: manager %q: %w", o.Driver, ErrUnsupported)
+	case Cgroupfs, "":
+		return newFiles(facts, cgroupsPath, o, false)
+	case Systemd:
+		return newSystemd(facts, o)
 	}
+	return nil, fmt.Errorf("cgroup: manager %q: %w", o.Driver, ErrUnsupported)
+}
+
+// newFiles returns the manager of cgroups by their files; theirs says that systemd makes them.
+func newFiles(facts host.Facts, cgroupsPath string, o Options, theirs bool) (Manager, error) {
+	optional, unprivileged := o.Optional && o.Path == "" && !theirs, o.Optional || facts.InUserNamespace
+	denied := &none{why: "no permission to make a cgroup", anyDevice: true}
 	switch facts.CgroupMode {
 	case host.CgroupV2:
 		u := facts.Unified
-		m := &v2{root: u.Mountpoint, dir: resolve(u, path.Dir(u.OwnPath), cgroupsPath), userNamespace: facts.InUserNamespace, optional: optional}
+		m := &v2{root: u.Mountpoint, dir: resolve(u, path.Dir(u.OwnPath), cgroupsPath), unprivileged: unprivileged, theirs: theirs}
 		if optional && !mayMake(m.root, m.dir) {
-			return &none{why: "no permission to make a cgroup", anyDevice: true}, nil
+			return denied, nil
 		}
 		return m, nil
 	case host.CgroupV1, host.CgroupHybrid:
-		m := &v1{userNamespace: facts.InUserNamespace, optional: optional}
+		m := &v1{unprivileged: unprivileged, theirs: theirs}
 		for i := range facts.Hierarchies {
 			h := &facts.Hierarchies[i]
 			dir := resolve(h, h.OwnPath, cgroupsPath)
@@ -124,11 +139,11 @@ func New(facts host.Facts, o Options) (Manager, error) {
 		if u := facts.Unified; u != nil {
 			dir := resolve(u, u.OwnPath, cgroupsPath)
 			if !optional || mayMake(u.Mountpoint, dir) {
-				m.unified = &v2{root: u.Mountpoint, dir: dir}
+				m.unified = &v2{root: u.Mountpoint, dir: dir, theirs: theirs}
 			}
 		}
 		if len(m.groups) == 0 && m.unified == nil {
-			return &none{why: "no permission to make a cgroup", anyDevice: true}, nil
+			return denied, nil
 		}
 		return m, nil
 	}
@@ -203,8 +218,16 @@ func Own(facts host.Facts) map[string]string {
 	return own
 }
 
-// Load returns the manager for the cgroups that Paths named when the container was created.
-func Load(facts host.Facts, paths map[string]string) (Manager, error) {
+// Load returns the manager for the cgroups that Paths, and Unit, named when the container was created.
+func Load(facts host.Facts, paths map[string]string, unit string) (Manager, error) {
+	files, err := loadFiles(facts, paths)
+	if unit == "" || err != nil {
+		return files, err
+	}
+	return loadSystemd(facts, files, unit), nil
+}
+
+func loadFiles(facts host.Facts, paths map[string]string) (Manager, error) {
 	for controller, dir := range paths {
 		if !path.IsAbs(dir) || path.Clean(dir) != dir {
 			return nil, fmt.Errorf("cgroup: state: path of %q: %q is not a clean absolute path", controller, dir)
@@ -219,9 +242,9 @@ func Load(facts host.Facts, paths map[string]string) (Manager, error) {
 		if !hasUnified || !below(unified, facts.Unified.Mountpoint) {
 			return nil, fmt.Errorf("cgroup: state: no path below %s", facts.Unified.Mountpoint)
 		}
-		return &v2{root: facts.Unified.Mountpoint, dir: unified, userNamespace: facts.InUserNamespace}, nil
+		return &v2{root: facts.Unified.Mountpoint, dir: unified, unprivileged: facts.InUserNamespace}, nil
 	case host.CgroupV1, host.CgroupHybrid:
-		m := &v1{userNamespace: facts.InUserNamespace}
+		m := &v1{unprivileged: facts.InUserNamespace}
 		for i := range facts.Hierarchies {
 			g := group{controllers: facts.Hierarchies[i].Controllers, name: facts.Hierarchies[i].Name, root: facts.Hierarchies[i].Mountpoint}
 			if g.dir = paths[g.keys()[0]]; g.dir == "" {

@@ -53,9 +53,14 @@ func (r deviceRule) String() string {
 		}
 		return strconv.FormatInt(n, 10)
 	}
-	s := string(rune(r.typ)) + " " + number(r.major) + ":" + number(r.minor) + " "
+	return string(rune(r.typ)) + " " + number(r.major) + ":" + number(r.minor) + " " + r.access.String()
+}
+
+// String is made of the letters r, w and m.
+func (a access) String() string {
+	s := ""
 	for i, c := range [...]byte{'r', 'w', 'm'} {
-		if r.access&[...]access{accessRead, accessWrite, accessMknod}[i] != 0 {
+		if a&[...]access{accessRead, accessWrite, accessMknod}[i] != 0 {
 			s += string(rune(c))
 		}
 	}

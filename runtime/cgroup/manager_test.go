@@ -67,7 +67,7 @@ func resources(t testing.TB, text string) *specs.LinuxResources {
 
 func create(t testing.TB, m Manager, text string) {
 	t.Helper()
-	if err := m.Create(t.Context(), resources(t, text)); err != nil {
+	if err := m.Create(t.Context(), resources(t, text), 0); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -148,11 +148,11 @@ func TestLifecycle(t *testing.T) {
 		}
 		return slices.Equal(pids, []int{cmd.Process.Pid})
 	})
-	loaded, err := Load(f, m.Paths())
+	loaded, err := Load(f, m.Paths(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := loaded.Create(t.Context(), nil); !errors.Is(err, ErrNotEmpty) {
+	if err := loaded.Create(t.Context(), nil, 0); !errors.Is(err, ErrNotEmpty) {
 		t.Errorf("Create over a cgroup in use: %v", err)
 	}
 	if pids, err := loaded.Pids(); err != nil || len(pids) != 1 {
@@ -209,7 +209,7 @@ func TestExistingCgroup(t *testing.T) {
 	if err := m.Freeze(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Create(t.Context(), nil); !errors.Is(err, ErrFrozen) {
+	if err := m.Create(t.Context(), nil, 0); !errors.Is(err, ErrFrozen) {
 		t.Errorf("frozen: %v", err)
 	}
 	if err := m.Freeze(t.Context(), false); err != nil {
@@ -315,7 +315,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 		"linux.resources.hugepageLimits[0]":    `{"hugepageLimits":[{"pageSize":"3KB","limit":1}]}`,
 		"linux.resources.blockIO.throttleRead": `{"blockIO":{"throttleReadBpsDevice":[{"major":999,"minor":999,"rate":1}]}}`,
 	} {
-		err := m.Create(t.Context(), resources(t, text))
+		err := m.Create(t.Context(), resources(t, text), 0)
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: got %v", text, err)
 		}
@@ -327,7 +327,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := m.Create(ctx, nil); !errors.Is(err, context.Canceled) {
+	if err := m.Create(ctx, nil, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

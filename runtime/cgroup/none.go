@@ -16,7 +16,9 @@ type none struct {
 	anyDevice bool
 }
 
-func (m *none) Create(_ context.Context, r *specs.LinuxResources) error {
+func (m *none) Unit() string { return "" }
+
+func (m *none) Create(_ context.Context, r *specs.LinuxResources, _ int) error {
 	if r != nil && len(r.Devices) > 0 && !m.anyDevice {
 		return fieldError("devices", fmt.Errorf("%s: %w", m.why, ErrUnsupported))
 	}

@@ -55,7 +55,7 @@ func TestPaths(t *testing.T) {
 		if got := m.Paths(); !maps.Equal(got, c.want) {
 			t.Errorf("%q on %s:\ngot  %v\nwant %v", c.cgroupsPath, c.facts.CgroupMode, got, c.want)
 		}
-		loaded, err := Load(c.facts, m.Paths())
+		loaded, err := Load(c.facts, m.Paths(), "")
 		if err != nil || !maps.Equal(loaded.Paths(), c.want) {
 			t.Errorf("Load: got %v, %v", loaded, err)
 		}
@@ -69,11 +69,11 @@ func TestPathsRefused(t *testing.T) {
 		}
 	}
 	for _, p := range []map[string]string{{"": "/etc"}, {"": "/sys/fs/cgroup"}, {"": "/sys/fs/cgroup/../../etc"}, {"": "/sys/fs/cgroupx/a"}, {"": "a"}} {
-		if _, err := Load(v2Facts(), p); err == nil {
+		if _, err := Load(v2Facts(), p, ""); err == nil {
 			t.Errorf("Load took %v", p)
 		}
 	}
-	if _, err := Load(hybridFacts(), map[string]string{"memory": "/sys/fs/cgroup/cpu,cpuacct/a"}); err == nil {
+	if _, err := Load(hybridFacts(), map[string]string{"memory": "/sys/fs/cgroup/cpu,cpuacct/a"}, ""); err == nil {
 		t.Error("Load took a path in another hierarchy")
 	}
 }
@@ -89,7 +89,7 @@ func FuzzPaths(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			loaded, err := Load(facts, m.Paths())
+			loaded, err := Load(facts, m.Paths(), "")
 			if err != nil || !maps.Equal(loaded.Paths(), m.Paths()) {
 				t.Errorf("%q: %v: %v", p, m.Paths(), err)
 			}

@@ -41,10 +41,10 @@ func (g *group) has(controller string) bool {
 
 // v1 manages version 1 hierarchies, and the unified one beside them, which in the hybrid layout has no limits of ours.
 type v1 struct {
-	groups        []group
-	unified       *v2  // nil unless hybrid
-	userNamespace bool // where the kernel gives nobody a device anyway, and does not let us say so
-	optional      bool
+	groups       []group
+	unified      *v2  // nil unless hybrid
+	unprivileged bool // the kernel gives us no device that others keep from us, and may not let us say so
+	theirs       bool // systemd makes what it knows of, and has put a process there
 }
 
 // all are the groups with the unified one.
@@ -88,7 +88,9 @@ func (m *v1) plan(r *specs.LinuxResources) *plan {
 	})
 }
 
-func (m *v1) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
+func (m *v1) Unit() string { return "" }
+
+func (m *v1) Create(ctx context.Context, r *specs.LinuxResources, _ int) (err error) {
 	plan := m.plan(r)
 	if plan.err != nil {
 		return plan.err
@@ -156,14 +158,14 @@ func (m *v1) setDevices(rules []deviceRule, fresh bool) error {
 		return nil
 	}
 	dir, err := m.dir("devices")
-	if err != nil && m.optional {
+	if err != nil && m.unprivileged {
 		return nil
 	}
 	if err != nil {
 		return fieldError("devices", err)
 	}
 	err = writeDevicesV1(dir, rules)
-	if m.optional && denied(err) {
+	if m.unprivileged && denied(err) {
 		return nil
 	}
 	return err
@@ -178,6 +180,9 @@ func removeMade(made []string) {
 
 // takeOver checks that a cgroup that exists is fit for a new container.
 func (m *v1) takeOver(g *group) error {
+	if m.theirs {
+		return nil
+	}
 	pids, err := allPids(g.dir)
 	if err != nil {
 		return err
@@ -219,9 +224,6 @@ func inheritCpuset(made []string) error {
 }
 
 func (m *v1) deviceRules(r *specs.LinuxResources) ([]deviceRule, error) {
-	if m.userNamespace {
-		return nil, nil
-	}
 	var list []specs.LinuxDeviceCgroup
 	if r != nil {
 		list = r.Devices
@@ -230,7 +232,11 @@ func (m *v1) deviceRules(r *specs.LinuxResources) ([]deviceRule, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exceptions(rules)
+	rules, err = exceptions(rules)
+	if m.unprivileged && errors.Is(err, ErrUnsupported) {
+		return nil, nil
+	}
+	return rules, err
 }
 
 func (m *v1) JoinFiles() ([]*os.File, error) {

@@ -14,20 +14,22 @@ import (
 
 // v2 manages a cgroup of the unified hierarchy.
 type v2 struct {
-	root          string // the hierarchy's mount point
-	dir           string
-	userNamespace bool // where the kernel gives nobody a device anyway, and does not let us say so
-	optional      bool
+	root         string // the hierarchy's mount point
+	dir          string
+	unprivileged bool // the kernel gives us no device that others keep from us, and may not let us say so
+	theirs       bool // systemd makes it, and has put a process there
 
 	offered []string // controllers of the hierarchy, once known
 	enabled []string // those of dir, once known
 	failure error    // the first that enabling controllers met
 }
 
-func (m *v2) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
+func (m *v2) Unit() string { return "" }
+
+func (m *v2) Create(ctx context.Context, r *specs.LinuxResources, _ int) (err error) {
 	var devices []deviceRule
 	plan := planFor(r, onV2)
-	if err = plan.err; err == nil && !m.userNamespace {
+	if err = plan.err; err == nil {
 		devices, err = m.deviceRules(r)
 	}
 	if err != nil {
@@ -58,7 +60,7 @@ func (m *v2) Create(ctx context.Context, r *specs.LinuxResources) (err error) {
 		return err
 	}
 	if len(devices) > 0 && !allowAll(devices) {
-		if err := attachDevicesV2(m.dir, devices); err != nil && !(m.optional && denied(err)) {
+		if err := attachDevicesV2(m.dir, devices); err != nil && !(m.unprivileged && denied(err)) {
 			return err
 		}
 	}
@@ -74,6 +76,9 @@ func (m *v2) deviceRules(r *specs.LinuxResources) ([]deviceRule, error) {
 
 // takeOver checks that a cgroup that exists is fit for a new container.
 func (m *v2) takeOver() error {
+	if m.theirs {
+		return nil
+	}
 	pids, err := allPids(m.dir)
 	if err != nil {
 		return err

@@ -151,6 +151,9 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 		return nil, err
 	}
 	debug.printf("container %q: process %d makes it", o.ID, m.pid)
+	if err := m.confine(ctx); err != nil {
+		return nil, err
+	}
 	if err := m.settle(ctx); err != nil {
 		return nil, err
 	}
@@ -222,7 +225,7 @@ func (m *making) compile(wait bool) (err error) {
 	if err := m.newCgroup(); err != nil {
 		return err
 	}
-	f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.cgroup.Paths())
+	m.cgroupPlan(f)
 	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.ListenFDs+m.options.PreserveFDs, m.options.NoNewKeyring
 	if f.NoPivot = m.options.NoPivot; f.NoPivot {
 		if f.HostMounts, err = kernelMounts(absolute(m.options.Bundle, m.spec.Root.Path)); err != nil {
@@ -273,7 +276,8 @@ func (m *making) reserve(root string, wait bool) error {
 	}
 	c := &Container{dir: dir, Record: Record{Version: recordVersion, OCIVersion: m.spec.Version, ID: m.options.ID,
 		Bundle: m.options.Bundle, Rootfs: absolute(m.options.Bundle, m.spec.Root.Path), Created: time.Now().UTC(),
-		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener, Cgroups: m.cgroup.Paths(), Resctrl: m.class, HostRoot: hostRoot}}
+		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener, Cgroups: m.cgroup.Paths(),
+		Unit: m.cgroup.Unit(), Resctrl: m.class, HostRoot: hostRoot}}
 	if wait {
 		c.Tail = m.plan.Tail(m.image)
 	}
@@ -305,11 +309,9 @@ func (m *making) start(wait bool) (err error) {
 		}
 	}()
 	var dir *os.File
-	if src.cgroups, err = m.cgroup.JoinFiles(); err != nil {
-		return err
-	}
+	src.cgroups, dir, err = cgroupEntrance(m.cgroup)
 	opened = append(opened, src.cgroups...)
-	if dir, err = m.cgroup.Dir(); err != nil {
+	if err != nil {
 		return err
 	}
 	if dir != nil {
@@ -476,14 +478,6 @@ func (m *making) explain(report []byte) error {
 		return err
 	}
 	return m.family.hooks.explain(m.plan.Explain(f))
-}
-
-// ending says how the process ended that should not have.
-func (m *making) ending() string {
-	if oom, err := m.cgroup.OOMKilled(); err == nil && oom {
-		return ": killed for exceeding linux.resources.memory.limit"
-	}
-	return ""
 }
 
 // release lets the process go on once it is ready. Nothing is left for the

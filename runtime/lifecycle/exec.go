@@ -148,7 +148,7 @@ func (x *execution) configure() (err error) {
 	}
 	f := &plan.Facts{Host: x.machine, ID: x.container.ID, Bundle: x.container.Bundle,
 		PreserveFDs: x.options.PreserveFDs, NoNewKeyring: x.container.NoNewKeyring}
-	if x.cgroup != nil {
+	if f.AwaitCgroup = x.attached(); x.cgroup != nil && !f.AwaitCgroup {
 		f.CgroupFiles, _ = CgroupFacts(x.machine, x.cgroup.Paths())
 		if x.joinsItself {
 			f.CgroupFiles = 1
@@ -185,7 +185,7 @@ func (x *execution) start() (err error) {
 		}
 	}()
 	var dir *os.File
-	if x.cgroup != nil {
+	if x.cgroup != nil && !x.attached() {
 		src.cgroups, dir, err = x.cgroupFiles()
 		if opened = append(opened, src.cgroups...); dir != nil {
 			opened = append(opened, dir)
@@ -217,7 +217,7 @@ func (x *execution) start() (err error) {
 	if uid != 0 && !p.Terminal {
 		ownStdio(src.stdio, uid, gid)
 	}
-	if x.container.Resctrl == nil {
+	if x.container.Resctrl == nil && !x.attached() {
 		// It may go on as soon as it asks: we do nothing for it but wait.
 		if err := x.release(); err != nil {
 			return err
@@ -256,8 +256,8 @@ func (x *execution) await(ctx context.Context) error {
 			x.pid = int(binary.LittleEndian.Uint64(m))
 		case program.ReportSize:
 			failure = m
-		case 1: // it is ready
-			if err := x.classify(); err != nil {
+		case 1: // it waits for us
+			if err := x.answer(m[0]); err != nil {
 				return err
 			}
 		case plan.ListenerSize:

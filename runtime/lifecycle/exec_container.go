@@ -16,6 +16,7 @@ import (
 
 	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/plan"
 	"github.com/tare-oci/tare/runtime/program"
 	"github.com/tare-oci/tare/runtime/spec"
 	"github.com/tare-oci/tare/safepath"
@@ -120,6 +121,30 @@ func (x *execution) frozen() (bool, error) {
 	return x.cgroup.Frozen()
 }
 
+// attached says that the user's systemd has to move the process: its control
+// groups can be out of our own reach.
+func (x *execution) attached() bool {
+	return x.container.Unit != "" && len(x.options.Cgroups) == 0 && (x.machine.UID != 0 || x.machine.InUserNamespace)
+}
+
+// answer does what the process waits for.
+func (x *execution) answer(question byte) error {
+	if question != plan.SaysBegun {
+		return x.classify()
+	}
+	m, err := x.container.cgroups()
+	if err == nil {
+		err = m.Add(x.scout)
+	}
+	if err == nil {
+		err = x.release()
+	}
+	if err == nil && x.container.Resctrl == nil {
+		err = x.release() // it may go on as soon as it is ready, too
+	}
+	return err
+}
+
 // chooseCgroup finds the control groups to run in, and refuses frozen ones.
 func (x *execution) chooseCgroup() (err error) {
 	paths := x.container.Cgroups
@@ -129,7 +154,7 @@ func (x *execution) chooseCgroup() (err error) {
 		}
 		return nil
 	}
-	own, err := cgroup.Load(x.machine, paths)
+	own, err := cgroup.Load(x.machine, paths, "")
 	if err != nil {
 		return err
 	}
@@ -145,7 +170,7 @@ func (x *execution) chooseCgroup() (err error) {
 		if paths, err = subCgroups(x.machine, paths, x.options.Cgroups); err != nil {
 			return err
 		}
-		x.cgroup, err = cgroup.Load(x.machine, paths)
+		x.cgroup, err = cgroup.Load(x.machine, paths, "")
 		return err
 	}
 	if x.machine.CgroupMode == host.CgroupV2 {
@@ -202,7 +227,7 @@ func (x *execution) cgroupOfInit() (cgroup.Manager, error) {
 		}
 		u := x.machine.Unified
 		where = strings.TrimPrefix(where, strings.TrimSuffix(u.MountRoot, "/"))
-		return cgroup.Load(x.machine, map[string]string{"": path.Join(u.Mountpoint, where)})
+		return cgroup.Load(x.machine, map[string]string{"": path.Join(u.Mountpoint, where)}, "")
 	}
 	return nil, fmt.Errorf("/proc/%d/cgroup: no version 2 control group", x.container.PID)
 }

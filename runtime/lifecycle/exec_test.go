@@ -496,7 +496,7 @@ func TestExecPaused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := cgroup.Load(machine(t), c.Cgroups)
+	m, err := cgroup.Load(machine(t), c.Cgroups, "")
 	if err != nil {
 		t.Fatal(err)
 	}

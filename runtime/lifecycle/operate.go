@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/cgroup"
-	"github.com/tare-oci/tare/runtime/host"
 	"github.com/tare-oci/tare/runtime/plan"
 	"github.com/tare-oci/tare/runtime/program"
 )
@@ -200,11 +199,7 @@ func (c *Container) manager() (cgroup.Manager, error) {
 	if len(c.Cgroups) == 0 {
 		return nil, nil
 	}
-	f, err := host.Probe()
-	if err != nil {
-		return nil, err
-	}
-	return cgroup.Load(f, c.Cgroups)
+	return c.cgroups()
 }
 
 // Delete removes a container that has stopped; with force, any (runtime.md,

@@ -32,6 +32,9 @@ func (r *Record) appendJSON(b []byte) []byte {
 	if len(r.Cgroups) > 0 {
 		b = quickjson.AppendMap(append(b, `,"cgroups":`...), r.Cgroups)
 	}
+	if r.Unit != "" {
+		b = quickjson.AppendString(append(b, `,"unit":`...), r.Unit)
+	}
 	if r.Creating {
 		b = append(b, `,"creating":true`...)
 	}
@@ -135,6 +138,8 @@ func decodeRecord(d *quickjson.Decoder, r *Record) {
 			quickjson.Text(d, &r.Created)
 		case "uid":
 			quickjson.Signed(d, &r.UID)
+		case "unit":
+			quickjson.String(d, &r.Unit)
 		case "annotations":
 			quickjson.Map(d, &r.Annotations, quickjson.String)
 		case "cgroups":

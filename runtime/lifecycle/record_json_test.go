@@ -25,7 +25,7 @@ func FuzzRecord(f *testing.F) {
 		hooks := []specs.Hook{{Path: path, Args: []string{value, id}, Env: []string{id}, Timeout: &pid}, {Path: id}}
 		want := Record{Version: pid, OCIVersion: value, ID: id, PID: pid, StartTime: ticks, HostRoot: ticks, Bundle: path, Rootfs: value,
 			Created: time.Unix(int64(ticks%1e9), int64(ticks%1e9)).UTC(), UID: pid,
-			Annotations: map[string]string{id: path, "x" + value: value}, Cgroups: map[string]string{"": path},
+			Annotations: map[string]string{id: path, "x" + value: value}, Cgroups: map[string]string{"": path}, Unit: value,
 			Resctrl:  &rdt.Group{Class: path, Monitor: value, Made: pid%2 == 0},
 			Listener: &plan.Listener{Path: path, Metadata: value},
 			Tail:     plan.Tail{{Address: ticks, Text: value, Field: path}, {Text: id}}, Poststart: hooks, Poststop: hooks[1:]}
@@ -96,7 +96,7 @@ func TestRecordHasAllFields(t *testing.T) {
 	hooks := []specs.Hook{{Path: "/x"}}
 	r := Record{Version: 1, OCIVersion: "1.3.0", ID: "id", PID: 2, StartTime: 3, Bundle: "/b", Rootfs: "/r", Created: time.Unix(1, 2).UTC(),
 		UID: 4, Creating: true, SharedPID: true, Annotations: map[string]string{"a": "b"}, Cgroups: map[string]string{"": "/c"},
-		HostRoot: 7, NoNewKeyring: true, Resctrl: &rdt.Group{Class: "/c", Monitor: "/c/m", Made: true}, Listener: &plan.Listener{Path: "/p", Metadata: "m"},
+		HostRoot: 7, NoNewKeyring: true, Unit: "u.scope", Resctrl: &rdt.Group{Class: "/c", Monitor: "/c/m", Made: true}, Listener: &plan.Listener{Path: "/p", Metadata: "m"},
 		Tail: plan.Tail{{Address: 1, Text: "t", Field: "f"}}, Poststart: hooks, Poststop: hooks}
 	for i := range reflect.TypeFor[Record]().NumField() {
 		if reflect.ValueOf(r).Field(i).IsZero() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -23,15 +24,54 @@ func (m *making) rootless() bool {
 
 func (m *making) newCgroup() (err error) {
 	m.cgroup, err = cgroup.New(m.facts, cgroup.Options{Path: m.spec.Linux.CgroupsPath, ID: m.options.ID,
-		Driver: m.options.CgroupManager, Optional: m.rootless()})
+		Driver: m.options.CgroupManager, Optional: m.rootless(), Annotations: m.spec.Annotations})
 	return err
 }
 
-// confine makes the control groups.
+// confine makes the control groups, before the process where it joins them by
+// itself, else when it waits for that.
 func (m *making) confine(ctx context.Context) error {
-	err := m.cgroup.Create(ctx, m.spec.Linux.Resources)
+	if waits := m.cgroup.Unit() != ""; waits != (m.pid != 0) {
+		return nil
+	} else if waits {
+		if err := m.expect(ctx, plan.SaysBegun); err != nil {
+			return err
+		}
+	}
+	err := m.cgroup.Create(ctx, m.spec.Linux.Resources, m.pid)
 	m.made = err == nil // else Create has removed what it made, and the rest is another's
+	if err == nil && m.pid != 0 {
+		err = m.release()
+	}
 	return err
+}
+
+// cgroupPlan says how the process comes into its control groups.
+func (m *making) cgroupPlan(f *plan.Facts) {
+	f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.cgroup.Paths())
+	if m.cgroup.Unit() != "" {
+		f.CgroupFiles, f.AwaitCgroup = 0, true
+	}
+}
+
+// cgroupEntrance opens the ways into the control groups: files to write to, and
+// a directory to be born in.
+func cgroupEntrance(m cgroup.Manager) (files []*os.File, dir *os.File, err error) {
+	if m.Unit() != "" {
+		return nil, nil, nil
+	}
+	if files, err = m.JoinFiles(); err == nil {
+		dir, err = m.Dir()
+	}
+	return files, dir, err
+}
+
+// ending says how the process ended that should not have.
+func (m *making) ending() string {
+	if oom, err := m.cgroup.OOMKilled(); err == nil && oom {
+		return ": killed for exceeding linux.resources.memory.limit"
+	}
+	return ""
 }
 
 // CgroupFacts says how many version 1 hierarchies a container's process joins,
@@ -98,5 +138,5 @@ func (c *Container) cgroups() (cgroup.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cgroup.Load(f, c.Cgroups)
+	return cgroup.Load(f, c.Cgroups, c.Unit)
 }

@@ -48,6 +48,8 @@ type Record struct {
 	// HostRoot, in the host's mount namespace, is the id of the mount that the
 	// root file system's own mount lies over.
 	HostRoot uint64 `json:"hostRoot,omitempty"`
+	// Unit is the systemd unit that goes with it.
+	Unit string `json:"unit,omitempty"`
 	// NoNewKeyring: the container has its creator's session keyring.
 	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
 	// Resctrl is the container's class of service, and what measures it.

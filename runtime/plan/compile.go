@@ -155,6 +155,9 @@ func (c *compiler) begin() {
 	joins := c.joins()
 	trees := c.parentTrees()
 	c.step("", hold{First: len(c.plan.Files), Dumpable: c.dumpable()})
+	if c.facts.AwaitCgroup {
+		c.step("linux.cgroupsPath", awaitCgroup{c.sync})
+	}
 	for _, g := range c.groups {
 		c.step("linux.cgroupsPath", joinCgroup{g})
 	}

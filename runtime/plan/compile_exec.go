@@ -49,6 +49,9 @@ func (c *compiler) outside() {
 		c.hostRoot = c.file("container's root", File{Kind: Root})
 	}
 	c.step("", hold{First: len(c.plan.Files)})
+	if c.facts.AwaitCgroup {
+		c.step("linux.cgroupsPath", awaitCgroup{c.sync})
+	}
 	for _, g := range c.groups {
 		c.step("linux.cgroupsPath", joinCgroup{g})
 	}

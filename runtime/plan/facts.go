@@ -46,6 +46,9 @@ type Facts struct {
 	Resctrl string
 	// CgroupFiles is the number of version 1 hierarchies the process joins.
 	CgroupFiles int
+	// AwaitCgroup makes the process wait until the parent has moved it to its
+	// control groups.
+	AwaitCgroup bool
 	// Cgroups are the directories of the container's control group, one for a
 	// version 1 hierarchy, or the one of version 2.
 	Cgroups []CgroupDir

@@ -13,6 +13,7 @@ import (
 const (
 	SaysReady = 'r' // the container is made: ready
 	SaysMaps  = 'u' // the new user namespace waits for its maps: awaitMaps
+	SaysBegun = 'b' // the process waits to be moved to its control groups: awaitCgroup
 	SaysHooks = 'h' // the parent's hooks have to run: parentHooks
 	// SaysDevices: the network namespace waits for its devices, awaitDevices.
 	SaysDevices = 'n'
@@ -59,6 +60,13 @@ type awaitDevices struct{ Sync FD }
 func (o awaitDevices) String() string { return fmt.Sprintf("wait for network devices from %v", o.Sync) }
 
 func (o awaitDevices) lower(l *lowering) { l.ask(o.Sync, SaysDevices) }
+
+// awaitCgroup waits until the parent has moved the process to its control groups.
+type awaitCgroup struct{ Sync FD }
+
+func (o awaitCgroup) String() string { return fmt.Sprintf("wait for control groups from %v", o.Sync) }
+
+func (o awaitCgroup) lower(l *lowering) { l.ask(o.Sync, SaysBegun) }
 
 // ask says something to the parent and waits for its answer. A parent that is
 // gone answers with the end of the stream: then the process ends too, and

@@ -282,7 +282,7 @@ func TestFrozenCgroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := parent.Create(t.Context(), nil); err != nil {
+	if err := parent.Create(t.Context(), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
