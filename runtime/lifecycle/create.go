@@ -151,9 +151,6 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 		return nil, err
 	}
 	debug.printf("container %q: process %d makes it", o.ID, m.pid)
-	if err := m.confine(ctx); err != nil {
-		return nil, err
-	}
 	if err := m.settle(ctx); err != nil {
 		return nil, err
 	}
