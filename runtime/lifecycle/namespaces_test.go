@@ -15,6 +15,7 @@ import (
 
 	"github.com/tare-oci/tare/internal/testenv"
 	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/lifecycle"
 )
 
 // kinds are the names of all namespaces in /proc/PID/ns.
@@ -63,15 +64,16 @@ func TestNamespaces(t *testing.T) {
 					// A container takes over a mount namespace that it joins, root and all, as with runc.
 					holder = startHolder(t, name == "")
 				}
-				b := newBundle(t, "true")
+				b := newBundle(t, "exec sleep 1000")
 				b.mixture(c.fresh, c.joined, holder)
-				container := b.create()
-				reaped := false
-				t.Cleanup(func() { // later than its deletion
-					if !reaped {
-						_, _ = syscall.Wait4(container.PID, nil, 0, nil)
+				var container *lifecycle.Container
+				t.Cleanup(func() {
+					// Later than its deletion. A joined pid namespace cannot end before.
+					if container != nil {
+						_, _ = syscall.Wait4(container.PID, nil, 0, nil) // it has been killed
 					}
 				})
+				container = b.create()
 				for _, name := range kinds {
 					want := "the host's"
 					switch {
@@ -88,14 +90,35 @@ func TestNamespaces(t *testing.T) {
 				if err := b.store.Start(t.Context(), b.id); err != nil {
 					t.Fatal(err)
 				}
-				// The first process of a joined pid namespace cannot end before it is gone.
-				reaped = true
-				var ws syscall.WaitStatus
-				if _, err := syscall.Wait4(container.PID, &ws, 0, nil); err != nil || ws.ExitStatus() != 0 {
-					t.Errorf("ended with %v, %v", ws, err)
-				}
+				b.execsInto(container)
 			})
 		}
+	}
+}
+
+// execsInto runs a further process, which has all namespaces of the container's own.
+func (b *bundle) execsInto(container *lifecycle.Container) {
+	b.t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer null.Close()
+	p, err := b.store.Exec(b.t.Context(), b.execOptions(null, nil, "exec sleep 1000"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, name := range kinds {
+		own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", container.PID, name))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", p.PID, name)); got != own {
+			b.t.Errorf("a further process's %s namespace is %s, %v, want %s", name, got, err, own)
+		}
+	}
+	if err := p.Close(b.t.Context()); err != nil {
+		b.t.Error(err)
 	}
 }
 
