@@ -8,8 +8,10 @@
 //	parent                                 child
 //	reserve ROOT/ID, write state.json
 //	make control groups ‖ compile
-//	fork ───────────────────────────────▶  mounts, devices, pivot…
-//	write state.json (pid)
+//	fork ───────────────────────────────▶
+//	id maps             ◀── asks for them  (a new user namespace)
+//	wait                ◀────── pid, ends  (its child goes on, in a pid namespace it could not enter)
+//	write state.json (pid)                 mounts, devices, pivot…
 //	oom score, limits
 //	go ─────────────────────────────────▶  (read when ready)
 //	              ◀──────────────── ready

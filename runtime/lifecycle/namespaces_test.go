@@ -201,6 +201,28 @@ func mountinfo(t *testing.T) string {
 	return string(data)
 }
 
+// A user namespace need not have a root.
+func TestUserNamespaceWithoutRoot(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, "id -u; id -g; ls -ldn /dev/shm | tr -s ' ' | cut -d' ' -f3,4; grep CapEff /proc/self/status")
+	testenv.Run(t, "chown", "-R", "100005:100007", b.path("rootfs"))
+	b.namespace(specs.UserNamespace, "")
+	b.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 5, HostID: 100005, Size: 1}}
+	b.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 7, HostID: 100007, Size: 1}}
+	b.Process.User = specs.User{UID: 5, GID: 7}
+	b.Process.Capabilities.Ambient, b.Process.Capabilities.Inheritable = nil, nil
+	for i, m := range b.Mounts {
+		if m.Type == "devpts" { // its group is not mapped
+			b.Mounts[i].Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
+		}
+	}
+	out, _ := b.run()
+	if want := lines("5", "7", "5 7", "CapEff:\t0000000000000000"); out != want {
+		t.Errorf("printed\n%s\nwant\n%s", out, want)
+	}
+}
+
 // The clocks of a new time namespace are set before anybody is in it.
 func TestTimeOffsets(t *testing.T) {
 	testenv.Root(t)

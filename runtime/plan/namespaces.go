@@ -98,7 +98,7 @@ func (c *compiler) settle(joins []Step) {
 		c.step("linux.uidMappings", awaitMaps{c.sync})
 	}
 	if c.userNamespace() {
-		c.step("linux.uidMappings", becomeRoot{})
+		c.step("linux.uidMappings", c.someRoot())
 	}
 	rest := c.fresh &^ ownCall
 	switch {
@@ -111,6 +111,23 @@ func (c *compiler) settle(joins []Step) {
 	if c.fresh&linux.CLONE_NEWCGROUP != 0 {
 		c.step(field, unshare{linux.CLONE_NEWCGROUP})
 	}
+}
+
+// someRoot is root of the container's user namespace, or the first of its users
+// where it is made without root.
+func (c *compiler) someRoot() (r becomeRoot) {
+	first := func(maps []specs.LinuxIDMapping) uint32 {
+		for _, m := range maps {
+			if m.ContainerID == 0 {
+				return 0
+			}
+		}
+		return maps[0].ContainerID
+	}
+	if m := c.plan.Maps; m != nil {
+		r = becomeRoot{first(m.UID), first(m.GID)}
+	}
+	return r
 }
 
 // dumpable says that files of the process in /proc are written by its own user,

@@ -69,6 +69,9 @@ func (o fork) lower(l *lowering) {
 const PIDSize = 8
 
 func (o fork) explain(errno int) string {
+	if errno == linux.EAGAIN {
+		return "fork: " + linux.ErrnoText(errno) + ": linux.resources.pids.limit has to let two processes be for a moment"
+	}
 	if o.Flags != 0 {
 		return o.String() + ": clone: " + linux.ErrnoText(errno)
 	}
@@ -80,16 +83,22 @@ func (o fork) explain(errno int) string {
 }
 
 // becomeRoot makes the process root in the user namespace it has come into, where
-// it has all capabilities but is nobody, and could own no file that it makes. A
-// namespace may have no root.
-type becomeRoot struct{}
+// it has all capabilities but is nobody, and could own no file that it makes.
+// Where a namespace is known to have no root, another of its users has to do; of
+// one that is joined it is not known.
+type becomeRoot struct{ UID, GID uint32 }
 
-func (o becomeRoot) String() string { return "become root" }
+func (o becomeRoot) String() string {
+	if o != (becomeRoot{}) {
+		return fmt.Sprintf("become %d:%d, as nobody is root", o.UID, o.GID)
+	}
+	return "become root"
+}
 
 func (o becomeRoot) lower(l *lowering) {
-	zero := program.Const(0)
-	l.b.Call("setresgid", zero, zero, zero).Tolerate(linux.EINVAL)
-	l.b.Call("setresuid", zero, zero, zero).Tolerate(linux.EINVAL)
+	gid, uid := program.Const(o.GID), program.Const(o.UID)
+	l.b.Call("setresgid", gid, gid, gid).Tolerate(linux.EINVAL)
+	l.b.Call("setresuid", uid, uid, uid).Tolerate(linux.EINVAL)
 	l.prctl(linux.PR_SET_DUMPABLE, 0) // as above
 }
 

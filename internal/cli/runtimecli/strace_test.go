@@ -183,12 +183,28 @@ func initTrace(t *testing.T, prefix string) []traced {
 		execs := regexp.MustCompile(`(?m)^execve\(.*= 0$`).FindAllIndex(data, -1)
 		for _, at := range execs {
 			if rest := data[at[1]+1:]; bytes.HasPrefix(rest, []byte("close_range(")) {
-				return parseTrace(t, string(rest))
+				return withChild(t, prefix, parseTrace(t, string(rest)))
 			}
 		}
 	}
 	t.Fatalf("no init process in %v", paths)
 	return nil
+}
+
+// withChild goes on with what the child did where the process has made one that
+// takes its place: for the child, clone returns 0.
+func withChild(t *testing.T, prefix string, calls []traced) []traced {
+	t.Helper()
+	at := slices.IndexFunc(calls, func(c traced) bool { return c.name == "clone" })
+	if at < 0 {
+		return calls
+	}
+	data, err := os.ReadFile(fmt.Sprintf("%s.%d", prefix, calls[at].result))
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls[at].result = 0
+	return append(calls[:at+1], parseTrace(t, string(data))...)
 }
 
 func parseTrace(t *testing.T, text string) (calls []traced) {
