@@ -85,11 +85,16 @@ func without(lines, others []string) (rest []string) {
 	return rest
 }
 
+// smallSpec is a configuration with little more than has to be in one.
+func smallSpec() *specs.Spec {
+	return &specs.Spec{Version: "1.3.0", Root: &specs.Root{Path: "rootfs"}, Process: &specs.Process{Args: []string{"/sh"}, Cwd: "/"},
+		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}}}}
+}
+
 // planLines compiles a minimal configuration with an addition.
 func planLines(t *testing.T, words []string, addition string) (lines []string, ok bool) {
 	t.Helper()
-	s := &specs.Spec{Version: "1.3.0", Root: &specs.Root{Path: "rootfs"}, Process: &specs.Process{Args: []string{"/sh"}, Cwd: "/"},
-		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}}}}
+	s := smallSpec()
 	if err := json.Unmarshal([]byte(addition), s); err != nil {
 		t.Fatalf("%s: %v", addition, err)
 	}
