@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 
 	"github.com/tare-oci/tare/bench/internal/measure"
 	"github.com/tare-oci/tare/bench/internal/runtimes"
@@ -42,20 +41,21 @@ func run(ctx context.Context, runs int) (err error) {
 	if err := runtimes.MakeBundle(dir, "/bin/sleep", "1000000"); err != nil {
 		return err
 	}
-	ours, err := runtimes.Build(dir)
+	contenders, err := runtimes.Contenders(dir)
 	if err != nil {
 		return err
 	}
 	var cases []measure.Case
-	for _, c := range []contender{{"tare-runtime", ours}, {"crun", "crun"}, {"runc", "runc"}} {
-		if err := c.run(ctx, "run", "--detach", "--bundle", dir, c.id()); err != nil {
+	for _, c := range contenders {
+		id := "bench-exec-" + c.Name
+		if err := c.Run(ctx, "run", "--detach", "--bundle", dir, id); err != nil {
 			return err
 		}
 		defer func() {
-			err = errors.Join(err, c.run(context.WithoutCancel(ctx), "delete", "--force", c.id()))
+			err = errors.Join(err, c.Run(context.WithoutCancel(ctx), "delete", "--force", id))
 		}()
-		cases = append(cases, measure.Case{Name: c.name, Command: func(ctx context.Context, _ int) (*exec.Cmd, error) {
-			return c.command(ctx, "exec", c.id(), "/bin/true"), nil
+		cases = append(cases, measure.Case{Name: c.Name, Command: func(ctx context.Context, _ int) (*exec.Cmd, error) {
+			return c.Command(ctx, "exec", id, "/bin/true"), nil
 		}})
 	}
 	table, err := measure.Compare(ctx, runs, cases)
@@ -64,31 +64,5 @@ func run(ctx context.Context, runs int) (err error) {
 	}
 	fmt.Printf("exec of /bin/true into a running container, %d runs each, medians\n", runs)
 	fmt.Print(table)
-	return nil
-}
-
-// A contender is one runtime.
-type contender struct{ name, path string }
-
-func (c contender) id() string { return "bench-exec-" + c.name }
-
-func (c contender) command(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, c.path, append([]string{"--root", filepath.Join(runtimes.State, c.name)}, args...)...)
-}
-
-// run runs a verb whose container may outlive it, and must not hold our pipes.
-func (c contender) run(ctx context.Context, args ...string) error {
-	log, err := os.CreateTemp("", "tare-bench-exec-log-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(log.Name())
-	defer log.Close()
-	cmd := c.command(ctx, args...)
-	cmd.Stderr = log
-	if err := cmd.Run(); err != nil {
-		text, _ := os.ReadFile(log.Name()) // only to tell more
-		return fmt.Errorf("%s: %w: %s", cmd, err, text)
-	}
 	return nil
 }

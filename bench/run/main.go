@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 
 	"github.com/tare-oci/tare/bench/internal/measure"
@@ -42,7 +41,7 @@ func run(ctx context.Context, runs int) error {
 	if err := runtimes.MakeBundle(dir, "/bin/true"); err != nil {
 		return err
 	}
-	ours, err := runtimes.Build(dir)
+	contenders, err := runtimes.Contenders(dir)
 	if err != nil {
 		return err
 	}
@@ -50,14 +49,15 @@ func run(ctx context.Context, runs int) error {
 	if err != nil {
 		return err
 	}
-	cases := []measure.Case{
-		oneRun("tare-runtime", dir, ours, "--root", filepath.Join(runtimes.State, "tare")),
-		oneRun("crun", dir, "crun", "--root", filepath.Join(runtimes.State, "crun")),
-		oneRun("runc", dir, "runc", "--root", filepath.Join(runtimes.State, "runc")),
-		{Name: "floor", Command: func(ctx context.Context, _ int) (*exec.Cmd, error) {
-			return exec.CommandContext(ctx, floor), nil
-		}},
+	var cases []measure.Case
+	for _, c := range contenders {
+		cases = append(cases, measure.Case{Name: c.Name, Command: func(ctx context.Context, run int) (*exec.Cmd, error) {
+			return c.Command(ctx, "run", "--bundle", dir, "bench-run-"+c.Name+"-"+strconv.Itoa(run+1)), nil
+		}})
 	}
+	cases = append(cases, measure.Case{Name: "floor", Command: func(ctx context.Context, _ int) (*exec.Cmd, error) {
+		return exec.CommandContext(ctx, floor), nil
+	}})
 	table, err := measure.Compare(ctx, runs, cases)
 	if err != nil {
 		return err
@@ -65,11 +65,4 @@ func run(ctx context.Context, runs int) error {
 	fmt.Printf("create + start + wait + delete of /bin/true, %d runs each, medians\n", runs)
 	fmt.Print(table)
 	return nil
-}
-
-func oneRun(name, bundle, command string, global ...string) measure.Case {
-	return measure.Case{Name: name, Command: func(ctx context.Context, run int) (*exec.Cmd, error) {
-		args := append(append([]string{}, global...), "run", "--bundle", bundle, "bench-"+name+"-"+strconv.Itoa(run+1))
-		return exec.CommandContext(ctx, command, args...), nil
-	}}
 }

@@ -8,14 +8,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
-// Case is one thing to measure. Exactly one of Command and Func is set.
+// Case is one thing to measure. Exactly one of Command, Sequences and Func is set.
 type Case struct {
 	Name string
 
@@ -24,6 +28,9 @@ type Case struct {
 	// Command makes the command of one run. Its CPU time and memory include the children it waited for. Standard output
 	// is discarded and standard error kept for the error message, unless the command brings its own.
 	Command func(ctx context.Context, run int) (*exec.Cmd, error)
+	// Sequences makes the commands of one run: those of a sequence run one after another, the sequences side by side. The
+	// wall time is that of the whole, the CPU time the sum, the peak memory the largest.
+	Sequences func(ctx context.Context, run int) ([][]*exec.Cmd, error)
 	// Func is measured inside this process; its CPU time includes that of children it waited for. Peak memory is not
 	// known for it.
 	Func func(ctx context.Context, run int) error
@@ -34,7 +41,9 @@ type Case struct {
 // Sample is what one run cost.
 type Sample struct {
 	Wall, CPU time.Duration
-	PeakBytes int64 // largest resident set of the process or one of its waited-for children; 0 when not known
+	// PeakBytes is the largest resident set of the process or one of its waited-for children. A process inherits the
+	// peak of the one that it was forked from, which is this one; so a smaller peak than our own is not known, and 0.
+	PeakBytes int64
 }
 
 // Row is one case's outcome.
@@ -61,8 +70,14 @@ func CompareCold(ctx context.Context, runs int, cases []Case) (Table, error) {
 func compare(ctx context.Context, first, runs int, cases []Case) (Table, error) {
 	table := Table{Rows: make([]Row, len(cases))}
 	for i, c := range cases {
-		if (c.Command == nil) == (c.Func == nil) {
-			return Table{}, fmt.Errorf("measure %s: exactly one of Command and Func must be set", c.Name)
+		set := 0
+		for _, is := range []bool{c.Command != nil, c.Sequences != nil, c.Func != nil} {
+			if is {
+				set++
+			}
+		}
+		if set != 1 {
+			return Table{}, fmt.Errorf("measure %s: exactly one of Command, Sequences and Func must be set", c.Name)
 		}
 		table.Rows[i].Name = c.Name
 	}
@@ -100,29 +115,87 @@ func once(ctx context.Context, c Case, run int) (s Sample, err error) {
 	if c.Func != nil {
 		return timeFunc(ctx, c.Func, run)
 	}
-	cmd, err := c.Command(ctx, run)
+	if c.Command != nil {
+		cmd, err := c.Command(ctx, run)
+		if err != nil {
+			return s, err
+		}
+		return Run(cmd)
+	}
+	sequences, err := c.Sequences(ctx, run)
 	if err != nil {
 		return s, err
 	}
-	return timeCommand(cmd)
+	return timeSequences(sequences)
 }
 
-func timeCommand(cmd *exec.Cmd) (Sample, error) {
-	var stderr bytes.Buffer
+func timeSequences(sequences [][]*exec.Cmd) (sum Sample, err error) {
+	samples, errs := make([]Sample, len(sequences)), make([]error, len(sequences))
+	var all sync.WaitGroup
+	start := time.Now()
+	for i, sequence := range sequences {
+		all.Go(func() {
+			for _, cmd := range sequence {
+				s, err := Run(cmd)
+				if err != nil {
+					errs[i] = err
+					return
+				}
+				samples[i].CPU += s.CPU
+				samples[i].PeakBytes = max(samples[i].PeakBytes, s.PeakBytes)
+			}
+		})
+	}
+	all.Wait()
+	sum.Wall = time.Since(start)
+	for _, s := range samples {
+		sum.CPU += s.CPU
+		sum.PeakBytes = max(sum.PeakBytes, s.PeakBytes)
+	}
+	return sum, errors.Join(errs...)
+}
+
+// Run runs one command and says what it cost. What the command leaves running does not hold it up: standard error is
+// kept in a file, not read from a pipe.
+func Run(cmd *exec.Cmd) (s Sample, err error) {
 	if cmd.Stderr == nil {
-		cmd.Stderr = &stderr
+		log, err := os.CreateTemp("", "tare-bench-stderr-")
+		if err != nil {
+			return s, err
+		}
+		defer log.Close()
+		if err := os.Remove(log.Name()); err != nil {
+			return s, err
+		}
+		cmd.Stderr = log
 	}
 	start := time.Now()
-	err := cmd.Run()
-	s := Sample{Wall: time.Since(start)}
+	err = cmd.Run()
+	s.Wall = time.Since(start)
 	if err != nil {
-		return s, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, tail(stderr.Bytes()))
+		return s, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, tail(cmd.Stderr))
 	}
 	s.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if ru, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		s.PeakBytes = int64(ru.Maxrss) * 1024 // Linux counts in KiB
+		if peak := int64(ru.Maxrss) * 1024; peak > ownPeakBytes() { // Linux counts in KiB
+			s.PeakBytes = peak
+		}
 	}
 	return s, nil
+}
+
+// ownPeakBytes is the largest resident set this process has had. Its getrusage would do, were that not inherited, too.
+func ownPeakBytes() int64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return math.MaxInt64
+	}
+	_, after, _ := bytes.Cut(status, []byte("VmHWM:"))
+	var kib int64
+	if _, err := fmt.Sscan(string(after), &kib); err != nil {
+		return math.MaxInt64
+	}
+	return kib * 1024
 }
 
 func timeFunc(ctx context.Context, f func(context.Context, int) error, run int) (Sample, error) {
@@ -154,9 +227,20 @@ func cpuTime() (time.Duration, error) {
 	return sum, nil
 }
 
-func tail(b []byte) string {
+// tail is the end of what a command wrote to the file that Run gave it.
+func tail(stderr any) string {
+	log, ok := stderr.(*os.File)
+	if !ok {
+		return ""
+	}
 	const maxBytes = 2000
-	return strings.TrimSpace(string(b[max(0, len(b)-maxBytes):]))
+	text := make([]byte, maxBytes)
+	end, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err.Error()
+	}
+	n, _ := log.ReadAt(text, max(0, end-maxBytes)) // io.EOF where there is less
+	return strings.TrimSpace(string(text[:n]))
 }
 
 // Median is the median of each figure by itself.

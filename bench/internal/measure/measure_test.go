@@ -30,9 +30,45 @@ func TestCompareInterleaves(t *testing.T) {
 	if want := slices.Concat(round, round, round); !slices.Equal(order, want) {
 		t.Errorf("order %v, want %v", order, want)
 	}
-	if got := table.Rows[1].Median(); got.Wall <= 0 || got.PeakBytes <= 0 || len(table.Rows[1].Samples) != 2 {
+	if got := table.Rows[1].Median(); got.Wall <= 0 || len(table.Rows[1].Samples) != 2 {
 		t.Errorf("command row %+v", table.Rows[1])
 	}
+}
+
+func TestSequencesRunSideBySide(t *testing.T) {
+	dir := t.TempDir()
+	// Each sequence's second command waits for the other's first: one after the other, they would never end.
+	meet := func(own, other string) []*exec.Cmd {
+		return []*exec.Cmd{
+			exec.CommandContext(t.Context(), "touch", dir+"/"+own),
+			exec.CommandContext(t.Context(), "sh", "-c", "until test -e "+dir+"/"+other+"; do sleep 0.01; done"),
+		}
+	}
+	table, err := CompareCold(t.Context(), 1, []Case{{Name: "two", Sequences: func(context.Context, int) ([][]*exec.Cmd, error) {
+		return [][]*exec.Cmd{meet("a", "b"), meet("b", "a")}, nil
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := table.Rows[0].Samples[0]; s.Wall <= 0 || s.CPU <= 0 {
+		t.Errorf("sample %+v", s)
+	}
+}
+
+func TestPeakIsTheCommandsOwn(t *testing.T) {
+	mine := make([]byte, 64<<20)
+	for i := 0; i < len(mine); i += 4096 {
+		mine[i] = 1
+	}
+	s, err := Run(exec.CommandContext(t.Context(), "true"))
+	if err != nil || s.PeakBytes != 0 {
+		t.Errorf("peak of true %d (%v): ours, inherited", s.PeakBytes, err)
+	}
+	s, err = Run(exec.CommandContext(t.Context(), "dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1"))
+	if err != nil || s.PeakBytes < 256<<20 {
+		t.Errorf("peak of a command with 256 MiB: %d (%v)", s.PeakBytes, err)
+	}
+	_ = mine[0]
 }
 
 func TestCompareFailureNamesCaseAndCleansUp(t *testing.T) {
