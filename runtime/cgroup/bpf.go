@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 
@@ -147,4 +148,34 @@ func attachDevicesV2(dir string, rules []deviceRule) error {
 	}
 	runtime.KeepAlive(code)
 	return nil
+}
+
+// detachDevicesV2 takes away what our programs for devices an earlier container has left in a cgroup. Others' have their reasons.
+func detachDevicesV2(dir string) error {
+	dirFD, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return fieldError("devices", err)
+	}
+	defer unix.Close(dirFD)
+	ids, err := bpfDevicePrograms(dirFD)
+	for _, id := range ids {
+		err = errors.Join(err, detachOurs(dirFD, id))
+	}
+	if err != nil {
+		return fieldError("devices", fmt.Errorf("programs of %s: %w", dir, err))
+	}
+	return nil
+}
+
+func detachOurs(dirFD int, id uint32) error {
+	fd, err := bpfOpen(id)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	name, err := bpfName(fd)
+	if err == nil && name == programName {
+		err = bpfDetachDevice(dirFD, fd)
+	}
+	return err
 }

@@ -206,6 +206,12 @@ func TestExistingCgroup(t *testing.T) {
 	m, _ := newManager(t)
 	create(t, m, `{}`)
 	create(t, m, `{"pids":{"limit":7}}`) // empty: taken over
+	// What the one before may not use is none of the next one's business.
+	create(t, m, `{"devices":[{"allow":false},{"allow":true,"type":"c","major":1,"minor":11,"access":"r"}]}`)
+	node := t.TempDir() + "/kmsg"
+	if out, err := runScript(t, m, "mknod "+node+" c 1 11 && : <"+node); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
 	if err := m.Freeze(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
@@ -280,6 +286,36 @@ func TestKillForkers(t *testing.T) {
 		t.Error(err)
 	}
 	_ = cmd.Wait()
+}
+
+// TestNestedProcesses has a container make cgroups of its own, on version 2 with threads as well, and on version 1 freeze what is in one.
+func TestNestedProcesses(t *testing.T) {
+	testenv.Leaks(t)
+	m, f := newManager(t)
+	create(t, m, `{}`)
+	dir := m.Paths()["freezer"]
+	script := "mkdir $D/a $D/a/b; sleep 1000 & echo $! >$D/a/b/cgroup.procs; sleep 1000 & echo $! >$D/a/cgroup.procs; echo FROZEN >$D/a/b/freezer.state; wait"
+	want := 3
+	if f.CgroupMode == host.CgroupV2 {
+		dir = m.Paths()[""]
+		script = "mkdir $D/a $D/a/b $D/t $D/t/u; sleep 1000 & echo $! >$D/a/b/cgroup.procs; echo 1 >$D/a/b/cgroup.freeze; " +
+			"echo threaded >$D/t/u/cgroup.type && sleep 1000 & echo $! >$D/t/cgroup.procs; echo $! >$D/t/u/cgroup.threads; wait"
+	}
+	cmd := start(t, m, "D="+dir+"; "+script)
+	eventually(t, "all are there", func() bool {
+		pids, err := m.Pids()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(pids) == want
+	})
+	if err := m.Kill(t.Context(), unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if err := m.Destroy(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDestroyNested(t *testing.T) {

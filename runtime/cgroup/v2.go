@@ -86,6 +86,9 @@ func (m *v2) takeOver() error {
 	if len(pids) > 0 {
 		return fmt.Errorf("%s: %w: %v", m.dir, ErrNotEmpty, firstFew(pids))
 	}
+	if err := detachDevicesV2(m.dir); err != nil && !(m.unprivileged && denied(err)) {
+		return err
+	}
 	return m.checkThawed()
 }
 

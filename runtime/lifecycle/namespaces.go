@@ -19,7 +19,8 @@ import (
 )
 
 // settle brings the started process to the one that becomes the container's: it
-// moves it to control groups that it cannot join by itself, gives a new user namespace its maps, and learns the child that goes on.
+// moves it to control groups that it cannot join by itself, gives a new user
+// namespace its maps, and learns the child that goes on.
 func (m *making) settle(ctx context.Context) error {
 	if err := m.confine(ctx); err != nil {
 		return err

@@ -6,11 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/internal/testenv"
 	"github.com/tare-oci/tare/runtime/cgroup"
@@ -257,7 +259,69 @@ func TestNoCgroup(t *testing.T) {
 	b.do("delete", "ID")
 }
 
-// TestPausedInEveryState: what is frozen keeps nobody.
+// TestNoHierarchy: on a machine without control groups nothing that needs them is ignored.
+func TestNoHierarchy(t *testing.T) {
+	if !testenv.PrivateMounts(t) {
+		return
+	}
+	data, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts := strings.Split(strings.TrimSpace(string(data)), "\n")
+	for _, line := range slices.Backward(mounts) {
+		if point := strings.Fields(line)[1]; strings.HasPrefix(point, "/sys/fs/cgroup") {
+			if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b := newBundle(t, "exec sleep 1000")
+	b.Mounts = slices.DeleteFunc(b.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+	if out := b.refused("create", "ID"); !strings.Contains(out, "config.json: linux.resources.devices: no cgroup hierarchy is mounted") {
+		t.Error(out)
+	}
+	limit := int64(1 << 26)
+	b.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+	if out := b.refused("create", "ID"); !strings.Contains(out, "config.json: linux.resources.memory.limit: no cgroup hierarchy is mounted") {
+		t.Error(out)
+	}
+	b.Linux.Resources = nil
+	b.background()
+	if out := b.refused("kill", "--all", "ID", "TERM"); !strings.Contains(out, "no cgroup") {
+		t.Error(out)
+	}
+	if out := b.refused("events", "--stats", "ID"); !strings.Contains(out, "no cgroup") {
+		t.Error(out)
+	}
+	b.do("delete", "--force", "ID")
+}
+
+// TestDeviceAttack: a container that may make device nodes cannot use those that nobody has allowed, whatever the configuration does not say.
+func TestDeviceAttack(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	no := false
+	for name, rules := range map[string][]specs.LinuxDeviceCgroup{
+		"none": nil, "empty": {}, "denied": {{Allow: no, Access: "rwm"}}, "denied in part": {{Allow: no, Type: "b", Access: "m"}},
+		"allowed in part": {{Allow: no}, {Allow: true, Type: "c", Major: new(int64(1)), Minor: new(int64(3)), Access: "rw"}},
+	} {
+		b := newBundle(t, "busybox mknod /kmsg c 1 11 && test -c /kmsg && if cat /kmsg; then echo read; fi; if echo x >>/kmsg; then echo written; fi; echo x >/dev/null && echo null")
+		for _, set := range []*[]string{&b.Process.Capabilities.Bounding, &b.Process.Capabilities.Effective, &b.Process.Capabilities.Permitted} {
+			*set = append(*set, "CAP_MKNOD", "CAP_SYSLOG")
+		}
+		b.Linux.Resources = &specs.LinuxResources{Devices: rules}
+		if name == "none" {
+			b.Linux.Resources = nil
+		}
+		out := b.do("run", "ID")
+		if strings.Contains(out, "read") || strings.Contains(out, "written") || !strings.HasSuffix(out, "null") || strings.Count(out, "ermitted") != 2 {
+			t.Errorf("%s:\n%s", name, out)
+		}
+	}
+}
+
+// TestFrozenCgroup: what is frozen keeps nobody.
 func TestFrozenCgroup(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
@@ -277,7 +341,7 @@ func TestFrozenCgroup(t *testing.T) {
 	b.do("delete", "--force", "ID")
 
 	// A cgroup below one that is frozen.
-	m, f := b.cgroups()
+	_, f := b.cgroups()
 	parent, err := cgroup.New(f, cgroup.Options{Path: "/" + testenv.Name(t), ID: b.id})
 	if err != nil {
 		t.Fatal(err)
@@ -290,7 +354,6 @@ func TestFrozenCgroup(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	_ = m
 	if err := parent.Freeze(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}

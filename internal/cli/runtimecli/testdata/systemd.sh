@@ -85,17 +85,17 @@ want unit "$(unit runc-c3.scope LoadState)" not-found
 fails 'annotations' sh -c 'sed -i s/\"12\"/\"twelve\"/ config.json; exec "$0" --systemd-cgroup run -d c4' "$runtime"
 want leftovers "$(ls /run/tare-runtime)" ""
 
+user=(setpriv --reuid 1000 --regid 1000 --clear-groups env -i HOME=/home/test "PATH=$PATH" XDG_RUNTIME_DIR=/run/user/1000)
+loginctl enable-linger test
+for _ in $(seq 100); do [ -S /run/user/1000/bus ] && break; sleep 0.1; done
+mkdir -p /home/test/b && chown -R test /home/test
+bundle /home/test/b "${user[@]}" "$runtime" spec --rootless
+chown -R test /home/test
+cd /home/test/b
+linux /home/test/b '"cgroupsPath":"user.slice:rl:u1","resources":{"memory":{"limit":67108864},"pids":{"limit":77}},'
+systemctl=("${user[@]}" systemctl --user)
 if [ $v2 ]; then
 	echo "a user, who is in no cgroup of his own"
-	loginctl enable-linger test
-	for _ in $(seq 100); do [ -S /run/user/1000/bus ] && break; sleep 0.1; done
-	user=(setpriv --reuid 1000 --regid 1000 --clear-groups env -i HOME=/home/test "PATH=$PATH" XDG_RUNTIME_DIR=/run/user/1000)
-	systemctl=("${user[@]}" systemctl --user)
-	mkdir -p /home/test/b && chown -R test /home/test
-	bundle /home/test/b "${user[@]}" "$runtime" spec --rootless
-	chown -R test /home/test
-	linux /home/test/b '"cgroupsPath":"user.slice:rl:u1","resources":{"memory":{"limit":67108864},"pids":{"limit":77}},'
-	cd /home/test/b
 	started "${user[@]}" "$runtime" --systemd-cgroup create u1
 	succeeds "${user[@]}" "$runtime" start u1
 	want cgroup "$(unit rl-u1.scope ControlGroup)" /user.slice/user-1000.slice/user@1000.service/user.slice/rl-u1.scope
@@ -106,15 +106,17 @@ if [ $v2 ]; then
 	succeeds "${user[@]}" "$runtime" pause u1
 	succeeds "${user[@]}" "$runtime" delete --force u1
 	want unit "$(unit rl-u1.scope LoadState)" not-found
-	echo "a user without systemd: limits need a cgroup that he may make, a path is one that he must"
-	fails "permission denied" "${user[@]}" "$runtime" create u2
-	linux /home/test/b '"resources":{"pids":{"limit":77}},'
-	fails "linux.resources.pids.limit: no permission" "${user[@]}" "$runtime" create u2
-	linux /home/test/b ''
-	started "${user[@]}" "$runtime" create u2
-	succeeds "${user[@]}" "$runtime" start u2
-	succeeds "${user[@]}" "$runtime" kill --all u2 9
-	succeeds "${user[@]}" "$runtime" delete --force u2
+else
+	fails "cgroup v2 only" "${user[@]}" "$runtime" --systemd-cgroup create u1
 fi
+echo "a user without systemd: limits need a cgroup that he may make, a path is one that he must"
+fails "permission denied" "${user[@]}" "$runtime" create u2
+linux /home/test/b '"resources":{"pids":{"limit":77}},'
+fails "linux.resources.pids.limit: no permission" "${user[@]}" "$runtime" create u2
+linux /home/test/b ''
+started "${user[@]}" "$runtime" create u2
+succeeds "${user[@]}" "$runtime" start u2
+succeeds "${user[@]}" "$runtime" kill --all u2 9
+succeeds "${user[@]}" "$runtime" delete --force u2
 [ $bad = 0 ] && echo passed
 exit $bad
