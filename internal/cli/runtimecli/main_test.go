@@ -18,9 +18,9 @@ import (
 	"github.com/tare-oci/tare/runtime/spec"
 )
 
-// The test binary is tare-runtime as well, under that name.
+// The test binary is tare-runtime as well, under that name, and an attacker.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tare-runtime": func() { os.Exit(runtimecli.Main(os.Args[1:])) }})
+	testscript.Main(m, map[string]func(){"tare-runtime": func() { os.Exit(runtimecli.Main(os.Args[1:])) }, "swap-files": swapFiles})
 }
 
 // TestScripts runs testdata/script/*.txtar, the command line's behaviour. Besides
