@@ -289,7 +289,10 @@ func (m *making) reserve(root string, wait bool) error {
 	if err = c.save(m.lock, true); err == nil {
 		return m.listenNotify(wait)
 	}
-	if !errors.Is(err, ErrExist) {
+	switch {
+	case errors.Is(err, unix.ENOENT): // the directory is gone, and what has its name is another's
+		err = fmt.Errorf("container %q: deleted before it was created: %w", c.ID, ErrNotExist)
+	case !errors.Is(err, ErrExist):
 		err = errors.Join(err, c.forget())
 	}
 	m.lock.release()

@@ -43,8 +43,13 @@ func (l *lock) relock() (there bool, err error) {
 	if err := flock(l.dir, unix.LOCK_EX); err != nil {
 		return false, err
 	}
+	return l.there()
+}
+
+// there says whether the directory still has its name.
+func (l *lock) there() (bool, error) {
 	var st unix.Stat_t
-	err = unix.Fstat(l.dir, &st)
+	err := unix.Fstat(l.dir, &st)
 	return st.Nlink > 0, err
 }
 
@@ -69,10 +74,10 @@ func lockNew(dir, id string) (*lock, error) {
 	return &lock{fd}, nil
 }
 
-// hold locks a container and reads its record. A container that another process
-// creates, and that runs hooks, is locked for long: with patient it is waited
-// for, else it is returned without a lock, in the creating state. With
-// ErrNotExist, a lock means that there is a directory and no record in it.
+// hold locks a container and reads its record. A container that is being created,
+// and runs hooks, is locked for long: with patient it is waited for, else it is
+// returned without a lock. With ErrNotExist, a lock means that there is a directory
+// and no record in it.
 func (s Store) hold(id string, patient bool) (*Container, *lock, error) {
 	if err := checkID(id); err != nil {
 		return nil, nil, err
@@ -98,6 +103,10 @@ func (s Store) hold(id string, patient bool) (*Container, *lock, error) {
 	// The name may belong to another container by now; the directory does not.
 	c, err := load(fd, recordName, dir, id)
 	if errors.Is(err, ErrNotExist) {
+		if there, serr := l.there(); serr != nil || !there {
+			l.release()
+			return nil, nil, errors.Join(err, serr)
+		}
 		return nil, l, err
 	}
 	if err != nil {

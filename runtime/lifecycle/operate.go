@@ -27,7 +27,11 @@ func (s Store) StartNotifying(ctx context.Context, id, notify string) error {
 	if err != nil {
 		return err
 	}
-	switch status := c.Status(); status {
+	status := specs.StateCreating
+	if l != nil {
+		status = c.Status()
+	}
+	switch status {
 	case specs.StateCreated:
 	case specs.StateStopped:
 		return fmt.Errorf("container %q: cannot start a container that has stopped", id)
@@ -116,27 +120,39 @@ func (s Store) Kill(ctx context.Context, id string, sig unix.Signal, all bool) e
 	if err != nil {
 		return err
 	}
-	if all {
-		return c.signalAll(ctx, sig)
-	}
-	return c.kill(ctx, sig)
-}
-
-// kill sends a signal, and makes sure that one that is to end the container
-// does.
-func (c *Container) kill(ctx context.Context, sig unix.Signal) error {
-	if endsProgram(sig) && c.waiting() {
+	switch {
+	case all:
+		err := s.killAll(ctx, c, sig)
+		if errors.Is(err, ErrNotRunning) {
+			return nil // there is nobody to be signalled
+		}
+		return err
+	case sig == unix.SIGKILL && c.SharedPID && len(c.Cgroups) > 0:
+		return s.killAll(ctx, c, sig) // what it leaves behind ends with it, as it would in a pid namespace
+	case endsProgram(sig) && c.waiting():
 		// The first process of a pid namespace does not notice signals that it
 		// has no handler for (pid_namespaces(7)), and the program that would
 		// have one has not begun.
 		sig = unix.SIGKILL
 	}
-	err := c.signal(sig)
-	if sig == unix.SIGKILL && c.SharedPID && len(c.Cgroups) > 0 {
-		// What it leaves behind ends with it, as it would in a pid namespace.
-		return errors.Join(err, c.signalAll(ctx, sig))
+	return c.signal(sig)
+}
+
+// killAll sends a signal to all processes of a container. It locks it, as its
+// control group can be that of the next container of its name.
+func (s Store) killAll(ctx context.Context, c *Container, sig unix.Signal) (err error) {
+	if sig == unix.SIGKILL {
+		err = c.signal(sig) // also where a start holds the lock, which waits for a hook
 	}
-	return err
+	now, l, herr := s.hold(c.ID, false)
+	defer func() { l.release() }()
+	switch {
+	case herr != nil:
+		return herr
+	case l == nil || now.PID != c.PID || now.StartTime != c.StartTime:
+		return err
+	}
+	return errors.Join(err, now.signalAll(ctx, sig))
 }
 
 // endsProgram says whether a signal is what programs are asked to end with.
@@ -217,6 +233,9 @@ func (s Store) Delete(ctx context.Context, id string, force bool) error {
 	}
 	if err != nil {
 		return err
+	}
+	if l == nil {
+		return fmt.Errorf("cannot delete container %q that is not stopped: %s", id, specs.StateCreating)
 	}
 	if !force && c.phase() != specs.StateStopped {
 		return fmt.Errorf("cannot delete container %q that is not stopped: %s", id, c.Status())

@@ -33,7 +33,10 @@ func (s Store) freeze(ctx context.Context, id, verb string, frozen bool, otherwi
 	if err != nil {
 		return err
 	}
-	status := c.Status()
+	status := specs.StateCreating
+	if l != nil {
+		status = c.Status()
+	}
 	for _, f := range from {
 		if status != f {
 			continue

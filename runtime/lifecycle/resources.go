@@ -115,7 +115,7 @@ func (s Store) Update(ctx context.Context, id string, r *specs.LinuxResources) e
 	if err != nil {
 		return err
 	}
-	if c.phase() == specs.StateStopped {
+	if l == nil || c.phase() == specs.StateStopped {
 		return fmt.Errorf("container %q: %w", id, ErrNotRunning)
 	}
 	m, err := c.cgroups()

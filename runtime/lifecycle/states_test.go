@@ -3,9 +3,13 @@ package lifecycle_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,6 +230,129 @@ func TestConcurrentOperations(t *testing.T) {
 			t.Errorf("started %d times", started)
 		}
 		b.wantStatus("gone")
+	}
+}
+
+// Many callers create, start, kill and delete one name, again and again. Each is
+// told what it found, and whoever creates has a container of its own: its program
+// is the one that runs, or somebody has deleted it.
+func TestStorm(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, "sleep 1000")
+	b.save()
+	allowed := []string{"container does not exist", "container not running", "already running container", "that has stopped",
+		"it has been started", "already exists", "in the creating state", "is not stopped: ", "container init died", "context deadline"}
+	ctx := t.Context()
+	operations := []func() error{
+		func() error { _, err := b.store.Create(ctx, b.options(nil)); return err },
+		func() error { _, err := b.store.Create(ctx, b.options(nil)); return err },
+		func() error { return b.store.Start(ctx, b.id) },
+		func() error { return b.store.Kill(ctx, b.id, unix.SIGTERM, false) },
+		func() error { return b.store.Kill(ctx, b.id, unix.SIGKILL, true) },
+		func() error { return b.store.Delete(ctx, b.id, false) },
+		func() error { return b.store.Delete(ctx, b.id, true) },
+		func() error {
+			p, err := b.store.Run(ctx, b.options(nil))
+			if err == nil {
+				err = p.Close(ctx)
+			}
+			return err
+		},
+		func() error { _, err := b.store.List(); return err },
+	}
+	var wg sync.WaitGroup
+	var started atomic.Int64
+	for i := range operations {
+		wg.Go(func() {
+			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+				err := operations[i]()
+				if err != nil && !slices.ContainsFunc(allowed, func(a string) bool { return strings.Contains(err.Error(), a) }) {
+					t.Errorf("operation %d: %v", i, err)
+					return
+				}
+				switch i {
+				case 2:
+					if err == nil {
+						started.Add(1)
+					}
+				case 3, 4, 6, 7: // leave the others time to get somewhere
+					time.Sleep(time.Duration(rand.Int64N(int64(60 * time.Millisecond))))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if started.Load() == 0 {
+		t.Error("no container was ever started")
+	}
+	if err := b.store.Delete(ctx, b.id, true); err != nil {
+		t.Error(err)
+	}
+	b.wantStatus("gone")
+}
+
+// A record that can't be read says nothing about what it stands for, so that
+// nothing is removed; a directory without one is what a killed create left.
+func TestDeleteOfBrokenState(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, "true")
+	dir := filepath.Join(b.store.Root, b.id)
+	for _, content := range []string{"", "{", `{"version": 99, "id": "` + b.id + `"}`} {
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/state.json", []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, "delete --force", b.store.Delete(t.Context(), b.id, true), "state.json")
+		if _, err := os.Stat(dir + "/state.json"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := errors.Join(os.Remove(dir+"/state.json"), os.WriteFile(dir+"/state.json.new", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.Delete(t.Context(), b.id, true); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// Without a pid namespace, SIGKILL ends what a pid namespace would end, too.
+func TestKillWithoutPIDNamespace(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, "sleep 1000 & sleep 1000")
+	b.without(specs.PIDNamespace)
+	b.Mounts[0] = specs.Mount{Type: "bind", Source: "/proc", Destination: "/proc", Options: []string{"rbind"}}
+	b.create()
+	if err := b.store.Start(t.Context(), b.id); err != nil {
+		t.Fatal(err)
+	}
+	count := func() int {
+		pids, err := b.store.Processes(b.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(pids)
+	}
+	for deadline := time.Now().Add(20 * time.Second); count() < 2 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if err := b.store.Kill(t.Context(), b.id, unix.SIGKILL, false); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); count() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes stay", count())
+		}
+	}
+	if err := b.store.Kill(t.Context(), b.id, unix.SIGKILL, false); !errors.Is(err, lifecycle.ErrNotRunning) {
+		t.Errorf("kill of a stopped container: %v", err)
+	}
+	if err := b.store.Delete(t.Context(), b.id, false); err != nil {
+		t.Error(err)
 	}
 }
 

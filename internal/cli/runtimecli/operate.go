@@ -24,7 +24,9 @@ import (
 func startCommand() command {
 	return command{name: "start", args: "ID", short: "run the program of a created container", min: 1, max: 1,
 		flags: func(*flag.FlagSet) func(*call) (int, error) {
-			return func(c *call) (int, error) { return 0, c.store().StartNotifying(c, c.args[0], os.Getenv("NOTIFY_SOCKET")) }
+			return func(c *call) (int, error) {
+				return 0, c.store().StartNotifying(c, c.args[0], os.Getenv("NOTIFY_SOCKET"))
+			}
 		}}
 }
 
