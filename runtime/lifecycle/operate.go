@@ -143,6 +143,9 @@ func (s Store) Kill(ctx context.Context, id string, sig unix.Signal, all bool) e
 func (s Store) killAll(ctx context.Context, c *Container, sig unix.Signal) (err error) {
 	if sig == unix.SIGKILL {
 		err = c.signal(sig) // also where a start holds the lock, which waits for a hook
+		if len(c.Cgroups) == 0 && !c.SharedPID {
+			return err // with its first process the others of a pid namespace end
+		}
 	}
 	now, l, herr := s.hold(c.ID, false)
 	defer func() { l.release() }()
@@ -166,9 +169,6 @@ func endsProgram(sig unix.Signal) bool {
 
 // signalAll sends a signal to all processes of the container.
 func (c *Container) signalAll(ctx context.Context, sig unix.Signal) error {
-	if len(c.Cgroups) == 0 && sig == unix.SIGKILL && c.ownsPIDs() {
-		return c.signal(sig) // with its first process the others of a PID namespace end
-	}
 	m, err := c.cgroups()
 	if err != nil {
 		return err

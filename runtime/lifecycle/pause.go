@@ -3,11 +3,8 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/cgroup"
 )
@@ -60,17 +57,4 @@ func (c *Container) Frozen() (bool, error) { return cgroup.Frozen(c.Cgroups) }
 func (c *Container) paused() bool {
 	frozen, err := c.Frozen()
 	return err == nil && frozen
-}
-
-// ownsPIDs says whether the container's process is the first of a PID
-// namespace of its own, as NSpid in proc_pid_status(5) tells.
-func (c *Container) ownsPIDs() bool {
-	data, err := readBounded(unix.AT_FDCWD, "/proc/"+strconv.Itoa(c.PID)+"/status")
-	if err != nil || c.PID == 0 {
-		return false
-	}
-	_, rest, _ := strings.Cut(string(data), "\nNSpid:")
-	line, _, _ := strings.Cut(rest, "\n")
-	ids := strings.Fields(line)
-	return len(ids) > 1 && ids[len(ids)-1] == "1"
 }
