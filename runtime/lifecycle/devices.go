@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/netdev"
@@ -71,6 +72,17 @@ func (m *making) makeClass() error {
 	err := m.class.Create(m.spec.Linux.IntelRdt)
 	m.classed = err == nil
 	return classError(err)
+}
+
+// share changes the container's shares, where any are given.
+func (c *Container) share(shares *specs.LinuxIntelRdt) error {
+	switch {
+	case shares.L3CacheSchema == "" && shares.MemBwSchema == "":
+		return nil
+	case c.Resctrl == nil:
+		return errors.New("updating a non-existent Intel RDT configuration is not supported")
+	}
+	return c.Resctrl.Update(shares)
 }
 
 func classError(err error) error {

@@ -108,8 +108,9 @@ func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.
 	return files, dirs
 }
 
-// Update changes the limits of a container that has not stopped.
-func (s Store) Update(ctx context.Context, id string, r *specs.LinuxResources) error {
+// Update changes the limits of a container that has not stopped, and its shares
+// of caches and memory bandwidth where it has any.
+func (s Store) Update(ctx context.Context, id string, r *specs.LinuxResources, shares *specs.LinuxIntelRdt) error {
 	c, l, err := s.hold(id, false)
 	defer func() { l.release() }()
 	if err != nil {
@@ -125,6 +126,9 @@ func (s Store) Update(ctx context.Context, id string, r *specs.LinuxResources) e
 	var field *plan.FieldError
 	if err = m.Set(ctx, r); errors.As(err, &field) {
 		err = fmt.Errorf("%s: %w", field.Field, field.Err) // of what the caller wants, not of config.json
+	}
+	if err == nil {
+		err = c.share(shares)
 	}
 	if err != nil {
 		return fmt.Errorf("container %q: update: %w", id, err)

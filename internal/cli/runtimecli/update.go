@@ -1,7 +1,6 @@
 package runtimecli
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -32,7 +31,7 @@ func updateCommand() command {
 					m.Kernel, m.KernelTCP = nil, nil
 					c.log.warn("Kernel memory settings are ignored and will be removed")
 				}
-				return 0, c.store().Update(c, c.args[0], &u.r)
+				return 0, c.store().Update(c, c.args[0], &u.r, &u.rdt)
 			}
 		}}
 }
@@ -41,7 +40,7 @@ func updateCommand() command {
 type updating struct {
 	r    specs.LinuxResources
 	file string // instead of the other flags
-	rdt  bool
+	rdt  specs.LinuxIntelRdt
 }
 
 func (u *updating) declare(flags *flag.FlagSet) {
@@ -68,12 +67,8 @@ func (u *updating) declare(flags *flag.FlagSet) {
 	})
 	flags.StringVar(&cpu.Cpus, "cpuset-cpus", "", "the `CPUs` it may use, as 0-3,7")
 	flags.StringVar(&cpu.Mems, "cpuset-mems", "", "the memory `nodes` it may use, as 0-1")
-	for _, name := range []string{"l3-cache-schema", "mem-bw-schema"} {
-		flags.Func(name, "a `schema` of Intel RDT", func(s string) error {
-			u.rdt = u.rdt || s != ""
-			return nil
-		})
-	}
+	flags.StringVar(&u.rdt.L3CacheSchema, "l3-cache-schema", "", "the `share` of caches, as L3:0=ff;1=c0 (Intel RDT)")
+	flags.StringVar(&u.rdt.MemBwSchema, "mem-bw-schema", "", "the `share` of memory bandwidth, as MB:0=20;1=70 (Intel RDT)")
 }
 
 func parseUint(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }
@@ -97,9 +92,6 @@ func numberFlag[T any](flags *flag.FlagSet, name, usage string, to **T, parse fu
 
 // read reads the resources from where --resources says.
 func (u *updating) read() error {
-	if u.rdt {
-		return errors.New("update: Intel RDT: this runtime has no such schemata")
-	}
 	if u.file == "" {
 		return nil
 	}
