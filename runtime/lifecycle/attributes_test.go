@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -164,6 +165,46 @@ func TestAppArmor(t *testing.T) {
 		})},
 		{name: "new privileges", script: "cat /proc/self/attr/current", want: name + " (enforce)",
 			change: confined(func(b *bundle) { b.Process.NoNewPrivileges = false })},
+	})
+}
+
+// SELinux runs the program, and a further one, in the context that was asked for,
+// and labels the container's session keyring and file systems.
+func TestSELinux(t *testing.T) {
+	m := machine(t)
+	if m.ProbeLSM(); !m.SELinux {
+		t.Skip("SELinux is not enabled on this machine; the test runs in the virtual machine (test/vm/selinux)")
+	}
+	const (
+		process = "system_u:system_r:container_t:s0:c1,c2"
+		files   = "system_u:object_r:container_file_t:s0"
+	)
+	labelled := func(b *bundle) {
+		b.Process.SelinuxLabel, b.Linux.MountLabel = process, files
+		// The kernel of the machine labels no message queues, for runc neither.
+		b.Mounts = slices.DeleteFunc(b.Mounts, func(m specs.Mount) bool { return m.Type == "mqueue" })
+	}
+	const current = "tr '\\000' '\\n' </proc/self/attr/current"
+	look(t, []view{
+		{name: "process and mounts", script: current + "; grep context=" + files + " /proc/self/mounts | grep -c ' /dev/shm '", want: lines(process, "1"), change: labelled},
+		{name: "user namespace", script: current, want: process, change: func(b *bundle) {
+			b.userNamespace()
+			labelled(b)
+		}},
+	})
+	t.Run("exec", func(t *testing.T) {
+		b := running(t, labelled)
+		if out, status, err := b.exec(nil, current); err != nil || status != 0 || out != process {
+			t.Errorf("exit status %d, %v; printed %q", status, err, out)
+		}
+	})
+	t.Run("a context that is none", func(t *testing.T) {
+		testenv.Leaks(t)
+		b := newBundle(t, "true")
+		b.Process.SelinuxLabel = "no:such:label:s0"
+		_, _, err := b.tryRun(t.Context())
+		wantError(t, "run", err, `selinux: the policy has no context "no:such:label:s0" (process.selinuxLabel)`)
+		b.wantNothing()
 	})
 }
 
