@@ -41,6 +41,8 @@ type compiler struct {
 	list     []mount
 	trees    map[string]FD
 	dev      FD // the mount at /dev, where the container has one of its own
+	// kernel has the mounts at /proc and /sys, open until what lies in them is protected.
+	kernel map[string]FD
 	// devLate says that dev is in late.
 	devLate bool
 	// What hooks of the container's namespace read and write: those of create,

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -211,13 +212,47 @@ func (c *compiler) terminal() (master FD) {
 	return master
 }
 
-// protect covers what config.json wants read-only or out of sight.
+// protect covers what config.json wants read-only or out of sight. What lies in
+// /proc and /sys is found from their own mounts: a process that shares the root
+// file system could swap those places for links on the way, and what is not
+// there is not protected (CVE-2019-19921, CVE-2023-27561).
 func (c *compiler) protect() {
 	l := c.linux()
 	for i, p := range l.ReadonlyPaths {
-		c.step(fmt.Sprintf("linux.readonlyPaths[%d]", i), readonlyPath{c.root, path.Clean("/" + p)})
+		c.step(fmt.Sprintf("linux.readonlyPaths[%d]", i), readonlyPath{c.from(p)})
 	}
 	for i, p := range l.MaskedPaths {
-		c.step(fmt.Sprintf("linux.maskedPaths[%d]", i), maskPath{c.root, path.Clean("/" + p), c.null, l.MountLabel})
+		c.step(fmt.Sprintf("linux.maskedPaths[%d]", i), maskPath{c.from(p), c.null, l.MountLabel})
 	}
+	for _, dest := range [...]string{"/proc", "/sys"} {
+		if tree, ok := c.kernel[dest]; ok {
+			c.step("", closeFD{tree})
+		}
+	}
+}
+
+// from says where to look for a path of the container.
+func (c *compiler) from(name string) location {
+	name = path.Clean("/" + name)
+	for dest, tree := range c.kernel {
+		if below, ok := strings.CutPrefix(name, dest+"/"); ok {
+			return location{tree, below, name}
+		}
+	}
+	return location{c.root, rel(name), name}
+}
+
+// guards says that a mount stays open for protect.
+func (c *compiler) guards(m mount) bool {
+	if !isFixed(m.dest) || m.index != c.lastAt(m.dest) {
+		return false
+	}
+	for _, list := range [][]string{c.linux().ReadonlyPaths, c.linux().MaskedPaths} {
+		for _, p := range list {
+			if strings.HasPrefix(path.Clean("/"+p), m.dest+"/") {
+				return true
+			}
+		}
+	}
+	return false
 }

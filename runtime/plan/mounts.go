@@ -138,6 +138,12 @@ func (c *compiler) target(field, dest string, dir bool) FD {
 // place attaches a mount where it belongs, and makes it what its options say of
 // propagation: a mount in a shared one becomes shared, whatever it was before.
 func (c *compiler) place(m mount, tree, target FD, keep bool) {
+	if !keep && c.guards(m) {
+		if c.kernel == nil {
+			c.kernel = map[string]FD{}
+		}
+		c.kernel[m.dest], keep = tree, true
+	}
 	c.step(m.field, moveMount{Mount: tree, To: target, Keep: keep || len(m.options.Propagation) > 0})
 	c.propagate(m, tree, keep)
 }

@@ -102,18 +102,25 @@ func (o moveMount) lower(l *lowering) {
 // directory behind an empty read-only file system. The null device is the
 // host's, opened before the container's files are reachable (CVE-2025-31133).
 type maskPath struct {
-	Root  FD
-	Path  string
+	location
 	Null  FD // the host's /dev/null
 	Label string
 }
 
-func (o maskPath) String() string { return fmt.Sprintf("mask %q", o.Path) }
+// A location is a path of the container, and where to find it: below an open
+// directory.
+type location struct {
+	Root FD
+	Path string // below Root
+	Name string // in the container
+}
+
+func (o maskPath) String() string { return fmt.Sprintf("mask %q", o.Name) }
 
 func (o maskPath) lower(l *lowering) {
 	done, directory := l.b.NewLabel(), l.b.NewLabel()
 	target, null := l.b.Var(), l.b.Var()
-	l.openIn(l.fd(o.Root), rel(o.Path), linux.O_PATH, 0).OnErrno(done, linux.ENOENT, linux.ENOTDIR).Into(target)
+	l.openIn(l.fd(o.Root), o.Path, linux.O_PATH, 0).OnErrno(done, linux.ENOENT, linux.ENOTDIR).Into(target)
 	l.b.Call("open_tree", l.fd(o.Null), l.str(""),
 		program.Const(linux.OPEN_TREE_CLONE|linux.OPEN_TREE_CLOEXEC|linux.AT_EMPTY_PATH)).Into(null)
 	move := program.Const(linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH)
@@ -135,17 +142,14 @@ func (o maskPath) lower(l *lowering) {
 
 // A readonlyPath makes what lies at a path of the container read-only, by a
 // read-only copy of its mounts on top of it.
-type readonlyPath struct {
-	Root FD
-	Path string
-}
+type readonlyPath struct{ location }
 
-func (o readonlyPath) String() string { return fmt.Sprintf("read_only %q", o.Path) }
+func (o readonlyPath) String() string { return fmt.Sprintf("read_only %q", o.Name) }
 
 func (o readonlyPath) lower(l *lowering) {
 	done := l.b.NewLabel()
 	target := l.b.Var()
-	l.openIn(l.fd(o.Root), rel(o.Path), linux.O_PATH, 0).OnErrno(done, linux.ENOENT, linux.ENOTDIR).Into(target)
+	l.openIn(l.fd(o.Root), o.Path, linux.O_PATH, 0).OnErrno(done, linux.ENOENT, linux.ENOTDIR).Into(target)
 	tree := l.b.Call("open_tree", target, l.str(""),
 		program.Const(linux.OPEN_TREE_CLONE|linux.OPEN_TREE_CLOEXEC|linux.AT_EMPTY_PATH|linux.AT_RECURSIVE)).Result()
 	attr := l.b.Words(program.Const(linux.MOUNT_ATTR_RDONLY), program.Const(0), program.Const(0), program.Const(0))

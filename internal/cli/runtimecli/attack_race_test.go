@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,67 @@ import (
 
 	"github.com/tare-oci/tare/internal/testenv"
 )
+
+// The same as TestAttackProcIsALink with the directory and the link in a race:
+// one container has the root file system of the other as a volume. Where it
+// works, what a container has at /proc is not the kernel's, or something of it
+// is neither read-only nor masked. (What such a volume's owner does to names in
+// the root file system later is seen in the container, and nobody's to prevent;
+// so the mounts are compared by what lies on which, and not by name.)
+func TestAttackProcIsSwappedForALink(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, `for i in 0 1 2 3 4 5 6 7 8 9; do for p in /proc /proclink; do busybox cat $p/self/mountinfo && exit 0; done; done 2>/dev/null; exit 1`)
+	host, untouched := b.canary("kcore", "sysrq-trigger", "sys/x", "firmware/x")
+	for _, dir := range []string{"proc", "sys", "evil"} {
+		b.mkdir("rootfs/" + dir)
+	}
+	b.Mounts = append([]specs.Mount{{Type: "bind", Source: host, Destination: "/evil", Options: []string{"rbind"}}}, b.Mounts[:6]...)
+	out, err := b.try("run", "ID")
+	want := covered(out)
+	if err != nil || !strings.Contains(want, " sys;") || !strings.Contains(want, "; sysfs: firmware") {
+		t.Fatalf("without an attack: %v, %s", err, out)
+	}
+	b.link("/evil", "rootfs/proclink")
+	b.link("evil", "rootfs/syslink")
+	seen := outcomes{}
+	b.race([]string{"rootfs/proc", "rootfs/proclink", "rootfs/sys", "rootfs/syslink"}, func() {
+		out, err := b.try("run", "ID")
+		seen.add(covered(out), err)
+		untouched()
+	})
+	t.Logf("%v", seen)
+	delete(seen, "failed")
+	if delete(seen, want); len(seen) > 0 {
+		t.Errorf("mounts are %v, want %q", seen, want)
+	}
+}
+
+// covered says what lies on a container's procfs and sysfs, by its mountinfo.
+// Of names only the last part does not change while the attacker goes on.
+func covered(mountinfo string) string {
+	var all []string
+	for _, fsType := range []string{"proc", "sysfs"} {
+		id := ""
+		var on []string
+		for pass := range 2 {
+			for line := range strings.Lines(mountinfo) {
+				before, after, _ := strings.Cut(line, " - ")
+				fields := strings.Fields(before)
+				switch {
+				case len(fields) < 5:
+				case pass == 0 && id == "" && strings.HasPrefix(after, fsType+" ") && fields[3] == "/":
+					id = fields[0]
+				case pass == 1 && fields[1] == id:
+					on = append(on, filepath.Base(fields[4]))
+				}
+			}
+		}
+		slices.Sort(on)
+		all = append(all, fsType+": "+strings.Join(on, " "))
+	}
+	return strings.Join(all, "; ")
+}
 
 // CVE-2021-30465, and CVE-2024-45310: a container that shares a volume swaps the
 // target of another's mount for a link to the host. Where that works, the
