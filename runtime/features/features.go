@@ -16,6 +16,7 @@ import (
 
 	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/lifecycle"
 	"github.com/tare-oci/tare/runtime/linux"
 	"github.com/tare-oci/tare/runtime/plan"
 	"github.com/tare-oci/tare/runtime/seccomp"
@@ -26,14 +27,18 @@ import (
 // is that of the specification's types.
 const versionMin = "1.0.0"
 
-// Checkpoint is the annotation by which callers learn that containers can be
+// checkpoint is the annotation by which callers learn that containers can be
 // checkpointed, whether or not this machine has CRIU. The name is runc's.
-const Checkpoint = "org.opencontainers.runc.checkpoint.enabled"
+const checkpoint = "org.opencontainers.runc.checkpoint.enabled"
 
 // New returns the structure. Of this machine it only tells which flags of
 // seccomp filters the kernel knows, as the specification has it.
 func New() *features.Features {
 	return &features.Features{
+		// What of a configuration's annotations changes what we do.
+		PotentiallyUnsafeConfigAnnotations: []string{lifecycle.CRIUConfig},
+		Annotations:                        map[string]string{checkpoint: "true"},
+
 		OCIVersionMin: versionMin,
 		OCIVersionMax: specs.Version,
 		Hooks:         hooks(),

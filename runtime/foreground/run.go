@@ -90,6 +90,14 @@ func Exec(ctx context.Context, s lifecycle.Store, exec lifecycle.ExecOptions) (s
 	})
 }
 
+// Restore brings a container back, as Run runs a new one.
+func Restore(ctx context.Context, s lifecycle.Store, create lifecycle.CreateOptions, from lifecycle.CheckpointOptions) (status int, err error) {
+	return attend(ctx, create.Stdio, Options{}, func(ctx context.Context, term *terminal, begin func()) (process, error) {
+		create.Console, create.ConsoleSize, create.Begin = term.open, term.size(), begin
+		return s.Restore(ctx, create, from)
+	})
+}
+
 // A process is one that we started and stay with.
 type process interface {
 	Signal(os.Signal) error

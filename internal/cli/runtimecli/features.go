@@ -14,10 +14,8 @@ func featuresCommand() command {
 		flags: func(*flag.FlagSet) func(*call) (int, error) {
 			return func(*call) (int, error) {
 				f := features.New()
-				f.Annotations = map[string]string{
-					"io.github.tare-oci.tare.version": version.Version,
-					"io.github.tare-oci.tare.commit":  version.Commit(),
-				}
+				f.Annotations["io.github.tare-oci.tare.version"] = version.Version
+				f.Annotations["io.github.tare-oci.tare.commit"] = version.Commit()
 				e := json.NewEncoder(os.Stdout)
 				e.SetIndent("", "    ")
 				return 0, e.Encode(f)

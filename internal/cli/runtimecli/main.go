@@ -47,7 +47,7 @@ func commands() []command {
 	return []command{
 		createCommand(), runCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(), listCommand(), specCommand(),
 		execCommand(), psCommand(),
-		pauseCommand(), resumeCommand(), updateCommand(), featuresCommand(), completionCommand(), eventsCommand(),
+		pauseCommand(), resumeCommand(), updateCommand(), checkpointCommand(), restoreCommand(), featuresCommand(), completionCommand(), eventsCommand(),
 	}
 }
 
