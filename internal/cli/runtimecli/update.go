@@ -11,6 +11,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/spec"
 )
 
@@ -27,8 +28,10 @@ func updateCommand() command {
 				if err := u.read(); err != nil {
 					return 1, err
 				}
-				if m := u.r.Memory; m.Kernel != nil || m.KernelTCP != nil { //nolint:staticcheck // deprecated, and so are the flags
-					m.Kernel, m.KernelTCP = nil, nil
+				for _, w := range cgroup.Warnings(&u.r) {
+					c.log.warn(w)
+				}
+				if u.obsolete != nil {
 					c.log.warn("Kernel memory settings are ignored and will be removed")
 				}
 				return 0, c.store().Update(c, c.args[0], &u.r, &u.rdt)
@@ -41,6 +44,8 @@ type updating struct {
 	r    specs.LinuxResources
 	file string // instead of the other flags
 	rdt  specs.LinuxIntelRdt
+	// obsolete is what nobody looks at.
+	obsolete *int64
 }
 
 func (u *updating) declare(flags *flag.FlagSet) {
@@ -59,8 +64,8 @@ func (u *updating) declare(flags *flag.FlagSet) {
 	numberFlag(flags, "memory", "`bytes`, or with a unit as 512m; -1 is no limit", &m.Limit, parseSize)
 	numberFlag(flags, "memory-reservation", "`bytes` to leave it under pressure", &m.Reservation, parseSize)
 	numberFlag(flags, "memory-swap", "`bytes` of memory and swap together; -1 is no limit", &m.Swap, parseSize)
-	numberFlag(flags, "kernel-memory", "ignored", &m.Kernel, parseSize) //nolint:staticcheck // deprecated, and so is the flag
-	numberFlag(flags, "kernel-memory-tcp", "ignored", &m.KernelTCP, parseSize)
+	numberFlag(flags, "kernel-memory", "ignored", &u.obsolete, parseSize)
+	numberFlag(flags, "kernel-memory-tcp", "ignored", &u.obsolete, parseSize)
 	numberFlag(flags, "blkio-weight", "`weight` of input and output, 10 to 1000", &u.r.BlockIO.Weight, func(s string) (uint16, error) {
 		n, err := strconv.ParseUint(s, 10, 16)
 		return uint16(n), err
