@@ -73,11 +73,13 @@ func pageServer(s string, to *criu.PageServer) error {
 	// Not package net, which would be a tenth of this program.
 	colon := strings.LastIndexByte(s, ':')
 	if colon <= 0 || colon == len(s)-1 {
-		return errors.New("Use --page-server ADDRESS:PORT to specify page server") //nolint:staticcheck // runc's words
+		//lint:ignore ST1005 runc's words
+		return errors.New("Use --page-server ADDRESS:PORT to specify page server")
 	}
 	n, err := strconv.ParseUint(s[colon+1:], 10, 16)
 	if err != nil {
-		return errors.New("Invalid port number") //nolint:staticcheck // runc's words
+		//lint:ignore ST1005 runc's words
+		return errors.New("Invalid port number")
 	}
 	*to = criu.PageServer{Address: strings.Trim(s[:colon], "[]"), Port: int(n)}
 	return nil

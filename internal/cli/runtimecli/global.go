@@ -50,7 +50,8 @@ func (g *global) check(flags *flag.FlagSet) (err error) {
 		return err
 	}
 	if g.root, err = filepath.Abs(g.root); err == nil && g.root == "/" {
-		err = errors.New("Option --root argument should not be set to /") //nolint:staticcheck // runc's words
+		//lint:ignore ST1005 runc's words
+		err = errors.New("Option --root argument should not be set to /")
 	}
 	return err
 }

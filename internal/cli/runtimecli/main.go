@@ -108,7 +108,8 @@ func (g global) dispatch(log *logger, flags *flag.FlagSet) int {
 			return c.main(g, log, args)
 		}
 	}
-	log.error(fmt.Errorf("No help topic for '%s'", name)) //nolint:staticcheck // runc's words
+	//lint:ignore ST1005 runc's words
+	log.error(fmt.Errorf("No help topic for '%s'", name))
 	return exitNoCommand
 }
 
