@@ -169,7 +169,7 @@ func TestStartFailures(t *testing.T) {
 			b.wantNothing()
 			b.create()
 			wantError(t, "start", b.store.Start(t.Context(), b.id), c.want)
-			b.awaitStatus(specs.StateStopped)
+			b.wantStatus(specs.StateStopped) // at once
 			if err := b.store.Delete(t.Context(), b.id, false); err != nil {
 				t.Error(err)
 			}

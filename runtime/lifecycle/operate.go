@@ -95,7 +95,9 @@ func (c *Container) start(ctx context.Context) error {
 	if len(report) > 0 {
 		// A stream can have more behind the report: another of a process that a filter keeps from ending,
 		// or of one that waited for it.
-		return c.Tail.Explain(report[:min(len(report), program.ReportSize)])
+		err := c.Tail.Explain(report[:min(len(report), program.ReportSize)])
+		// It ends by itself. Callers delete it next: dockerd leaves a container behind that has not stopped by then.
+		return errors.Join(err, c.awaitEnd(ctx))
 	}
 	return nil
 }

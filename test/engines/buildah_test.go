@@ -17,7 +17,7 @@ func TestBuildah(t *testing.T) {
 	testenv.Leaks(t, "buildah")
 	dir, runtime, tool := t.TempDir(), testenv.Runtime(t), testenv.Tool(t, "buildah")
 	b := engine{t, func(args ...string) *exec.Cmd {
-		if args[0] == "bud" || args[0] == "run" {
+		if len(args) > 0 && (args[0] == "bud" || args[0] == "run") {
 			args = append([]string{args[0], "--runtime", runtime, "--isolation", "oci"}, args[1:]...)
 		}
 		cmd := exec.Command(tool, append([]string{"--root", dir + "/root", "--runroot", "/run/tare-buildah", "--storage-driver", "overlay"}, args...)...)

@@ -52,6 +52,8 @@ func docker(t testing.TB) engine {
 		if ids := strings.Fields(d.run("ps", "--all", "--quiet")); len(ids) > 0 {
 			d.run(append([]string{"rm", "--force"}, ids...)...)
 		}
+		// A container is gone a little before its shim, which dockerd leaves alone when it ends.
+		d.eventually("the end of all shims", func() bool { return exec.Command("pgrep", "containerd-shim").Run() != nil })
 	})
 	d.run("load", "--quiet", "--input", testenv.BaseImage(t))
 	return d
