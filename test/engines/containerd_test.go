@@ -77,11 +77,11 @@ func ctrRun(c engine) {
 
 func ctrExec(c engine) {
 	defer c.start("e", "sleep", "1000")()
-	c.says("in here", "tasks", "exec", "--exec-id", "e1", "e", "echo", "in", "here")
+	c.says("in here", "tasks", "exec", "--exec-id", "e1", "e", "sh", "-c", "echo in here; "+linger)
 	if got := c.input("piped", "tasks", "exec", "--exec-id", "e2", "e", "cat"); got != "piped" {
 		c.Errorf("stdin: %q", got)
 	}
-	c.says("1000 /tmp", "tasks", "exec", "--exec-id", "e3", "--user", "1000", "--cwd", "/tmp", "e", "sh", "-c", "echo $(id -u) $PWD")
+	c.says("1000 /tmp", "tasks", "exec", "--exec-id", "e3", "--user", "1000", "--cwd", "/tmp", "e", "sh", "-c", "echo $(id -u) $PWD; "+linger)
 	c.fails(9, "", "tasks", "exec", "--exec-id", "e4", "e", "sh", "-c", "exit 9")
 	c.fails(1, "executable file not found in $path", "tasks", "exec", "--exec-id", "e5", "e", "no-such-command")
 	c.run("tasks", "exec", "--detach", "--exec-id", "e6", "e", "sleep", "1000")
@@ -94,7 +94,7 @@ func ctrExec(c engine) {
 }
 
 func ctrTerminal(c engine) {
-	if got := c.terminal("typed\n", "run", "--rm", "--tty", ctrImage, "t1", "sh", "-c", "tty; read x; echo =$x="); !strings.Contains(got, "/dev/pts/0") || !strings.Contains(got, "=typed=") {
+	if got := c.terminal("typed\n", "run", "--rm", "--tty", ctrImage, "t1", "sh", "-c", "tty; read x; echo =$x=; "+linger); !strings.Contains(got, "/dev/pts/0") || !strings.Contains(got, "=typed=") {
 		c.Errorf("on a terminal: %q", got)
 	}
 	defer c.start("t2", "sleep", "1000")()
@@ -109,7 +109,7 @@ func ctrPause(c engine) {
 	c.mentions("PAUSED", "tasks", "ls")
 	c.run("tasks", "resume", "p")
 	c.mentions("RUNNING", "tasks", "ls")
-	c.says("on", "tasks", "exec", "--exec-id", "p1", "p", "echo", "on")
+	c.says("on", "tasks", "exec", "--exec-id", "p1", "p", "sh", "-c", "echo on; "+linger)
 }
 
 func ctrKill(c engine) {
