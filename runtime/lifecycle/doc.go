@@ -11,15 +11,23 @@
 //	fork ───────────────────────────────▶
 //	id maps             ◀── asks for them  (a new user namespace)
 //	wait                ◀────── pid, ends  (its child goes on, in a pid namespace it could not enter)
-//	write state.json (pid)                 mounts, devices, pivot…
+//	write state.json (pid)                 mounts, devices
 //	oom score, limits
+//	prestart, createRuntime  ◀─── hooks?  (only where there are any)
+//	go ─────────────────────────────────▶  createContainer hooks
+//	                                       console, masks, pivot…
 //	go ─────────────────────────────────▶  (read when ready)
 //	              ◀──────────────── ready
 //	pid file                               wait on ROOT/ID/start.sock
 //	(create ends)
 //
-//	start: connect, write a byte ───────▶  user, capabilities, seccomp, execve
+//	start: connect, write a byte ───────▶  startContainer hooks
+//	                                       user, capabilities, seccomp, execve
 //	              ◀── failure, or end of stream when execve has closed it
+//	poststart hooks
+//
+// create, start and delete hold a lock on the container's directory, so that they
+// come one after the other; hooks that follow them run without it.
 //
 // A further process of a container (exec) is a program as well:
 //
@@ -38,4 +46,5 @@
 //	ROOT/ID/state.json   the record (Record)
 //	ROOT/ID/config.json  the configuration as it was when the container was made
 //	ROOT/ID/start.sock   exists while the container waits for start
+//	ROOT/ID/notify/      what the container tells a service manager (sd_notify)
 package lifecycle

@@ -13,6 +13,6 @@
 // turns it into calls of a program; nothing of an operation runs in Go.
 //
 // It implements config.md and config-linux.md of the Runtime Spec 1.3.0 for
-// the process that becomes the container. Control groups, user id maps and
-// hooks are the parent's: package lifecycle.
+// the process that becomes the container. Control groups, user id maps and the
+// hooks of the runtime's namespace are the parent's: package lifecycle.
 package plan

@@ -17,7 +17,11 @@ func (c *compiler) createHooks() {
 	if !hasHooks(h) {
 		return
 	}
-	c.step("hooks", parentHooks{c.sync})
+	parents := parentHooks{Sync: c.sync}
+	for _, hook := range slices.Concat(h.Prestart, h.CreateRuntime) { //nolint:staticcheck // Prestart is deprecated, not gone
+		parents.Paths = append(parents.Paths, hook.Path)
+	}
+	c.step("hooks", parents)
 	for i, hook := range h.CreateContainer {
 		op := c.hook("createContainer", i, hook)
 		op.State, op.Out, op.Err = c.hookState, c.hookOut, c.hookErr

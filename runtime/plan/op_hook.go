@@ -11,9 +11,14 @@ import (
 // parentHooks tells the parent that the namespaces and mounts are there, and
 // waits until it has run its hooks. A parent that is gone, or whose hook has
 // failed, answers with the end of the stream.
-type parentHooks struct{ Sync FD }
+type parentHooks struct {
+	Sync  FD
+	Paths []string // of the hooks, as they run
+}
 
-func (o parentHooks) String() string { return fmt.Sprintf("hooks of the runtime, wait for %v", o.Sync) }
+func (o parentHooks) String() string {
+	return fmt.Sprintf("hooks of the runtime %q, wait for %v", o.Paths, o.Sync)
+}
 
 func (o parentHooks) lower(l *lowering) {
 	l.ask(o.Sync, SaysHooks)

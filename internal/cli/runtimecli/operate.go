@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -127,8 +127,15 @@ func printList(all []*lifecycle.Container, format string, quiet bool) error {
 // owner is the name of the user who made a container, or the number.
 func owner(c *lifecycle.Container) string {
 	id := strconv.Itoa(c.UID)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
+	// Package os/user would link us to libc wherever cgo is not turned off.
+	users, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return "#" + id // a machine without names
+	}
+	for line := range strings.Lines(string(users)) {
+		if f := strings.Split(line, ":"); len(f) > 3 && f[2] == id {
+			return f[0]
+		}
 	}
 	return "#" + id
 }
