@@ -120,7 +120,7 @@ func (s Store) hold(id string, patient bool) (*Container, *lock, error) {
 // directory.
 func load(fd int, name, dir, id string) (*Container, error) {
 	path := filepath.Join(dir, recordName)
-	data, err := readBounded(fd, name)
+	data, err := readRecord(fd, name)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("container %q: %w", id, ErrNotExist)
 	}
@@ -135,6 +135,11 @@ func load(fd int, name, dir, id string) (*Container, error) {
 	if c.Version != recordVersion || c.ID != id {
 		return nil, fmt.Errorf("container %q: %s: version %d of container %q, want version %d of this one",
 			id, path, c.Version, c.ID, recordVersion)
+	}
+	for _, group := range c.Cgroups {
+		if !filepath.IsAbs(group) || filepath.Clean(group) != group {
+			return nil, fmt.Errorf("container %q: %s: cgroups: %q is not a clean absolute path", id, path, group)
+		}
 	}
 	return c, nil
 }

@@ -273,11 +273,11 @@ func (s Store) destroy(c *Container) error {
 }
 
 func (c *Container) delete(ctx context.Context) error {
-	if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
-		return err
-	}
 	m, err := c.manager()
 	if err != nil {
+		return err
+	}
+	if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
 		return err
 	}
 	if c.PID == 0 {

@@ -107,11 +107,25 @@ func (s Store) Load(id string) (*Container, error) {
 // readBounded reads a file that is not larger than a record may be. Its name is
 // relative to an open directory.
 func readBounded(dir int, path string) ([]byte, error) {
-	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := openQuietly(dir, path)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, err
 	}
 	defer unix.Close(fd)
+	return readOpen(fd, path)
+}
+
+// openQuietly opens a file to be read, through no link, and waits for nobody to
+// open the other end of what is a pipe.
+func openQuietly(dir int, path string) (int, error) {
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+func readOpen(fd int, path string) ([]byte, error) {
 	var data []byte
 	buf := make([]byte, 16<<10)
 	for {
@@ -129,6 +143,29 @@ func readBounded(dir int, path string) ([]byte, error) {
 			return nil, fmt.Errorf("%s: larger than %d bytes", path, maxRecord)
 		}
 	}
+}
+
+// readRecord reads a record that nobody but us or root can have written: it
+// names hooks that we run, and what we end and remove.
+func readRecord(dir int, path string) ([]byte, error) {
+	fd, err := openQuietly(dir, path)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	case st.Nlink > 1:
+		return nil, fmt.Errorf("%s: the file has other names", path)
+	case st.Uid != 0 && int(st.Uid) != unix.Geteuid():
+		return nil, fmt.Errorf("%s: the file belongs to user %d", path, st.Uid)
+	}
+	return readOpen(fd, path)
 }
 
 // List returns all containers, those whose record cannot be read as errors.

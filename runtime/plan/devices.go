@@ -222,7 +222,11 @@ func (c *compiler) protect() {
 		c.step(fmt.Sprintf("linux.readonlyPaths[%d]", i), readonlyPath{c.from(p)})
 	}
 	for i, p := range l.MaskedPaths {
-		c.step(fmt.Sprintf("linux.maskedPaths[%d]", i), maskPath{c.from(p), c.null, l.MountLabel})
+		mask := maskPath{c.from(p), c.null, false, l.MountLabel}
+		if tree, ok := c.trees[maskedField(i)]; ok {
+			mask.Null, mask.Own = tree, true
+		}
+		c.step(maskedField(i), mask)
 	}
 	for _, dest := range [...]string{"/proc", "/sys"} {
 		if tree, ok := c.kernel[dest]; ok {
@@ -230,6 +234,8 @@ func (c *compiler) protect() {
 		}
 	}
 }
+
+func maskedField(i int) string { return fmt.Sprintf("linux.maskedPaths[%d]", i) }
 
 // from says where to look for a path of the container.
 func (c *compiler) from(name string) location {

@@ -61,7 +61,19 @@ func (c *compiler) parentTrees() map[string]FD {
 			}
 		}
 	}
+	if c.nullsFromParent() {
+		for i := range c.linux().MaskedPaths {
+			add(maskedField(i), File{Kind: Tree, Path: "/dev/null"})
+		}
+	}
 	return trees
+}
+
+// nullsFromParent says that each masked path has a copy of the null device from
+// the parent: in a mount namespace that is joined, /dev/null is what those who
+// are in it have put there.
+func (c *compiler) nullsFromParent() bool {
+	return c.joined[linux.CLONE_NEWNS] != "" && c.treesFromParent()
 }
 
 func (m mount) wantsIDMap() bool { return m.options.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0 }

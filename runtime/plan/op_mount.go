@@ -103,7 +103,8 @@ func (o moveMount) lower(l *lowering) {
 // host's, opened before the container's files are reachable (CVE-2025-31133).
 type maskPath struct {
 	location
-	Null  FD // the host's /dev/null
+	Null  FD   // the host's /dev/null
+	Own   bool // Null is a mount for this path alone
 	Label string
 }
 
@@ -119,10 +120,13 @@ func (o maskPath) String() string { return fmt.Sprintf("mask %q", o.Name) }
 
 func (o maskPath) lower(l *lowering) {
 	done, directory := l.b.NewLabel(), l.b.NewLabel()
-	target, null := l.b.Var(), l.b.Var()
+	target, null := l.b.Var(), l.fd(o.Null)
 	l.openIn(l.fd(o.Root), o.Path, linux.O_PATH, 0).OnErrno(done, linux.ENOENT, linux.ENOTDIR).Into(target)
-	l.b.Call("open_tree", l.fd(o.Null), l.str(""),
-		program.Const(linux.OPEN_TREE_CLONE|linux.OPEN_TREE_CLOEXEC|linux.AT_EMPTY_PATH)).Into(null)
+	if !o.Own {
+		null = l.b.Var()
+		l.b.Call("open_tree", l.fd(o.Null), l.str(""),
+			program.Const(linux.OPEN_TREE_CLONE|linux.OPEN_TREE_CLOEXEC|linux.AT_EMPTY_PATH)).Into(null)
+	}
 	move := program.Const(linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH)
 	l.b.Call("move_mount", null, l.str(""), target, l.str(""), move).OnErrno(directory, linux.EINVAL, linux.ENOTDIR)
 	l.close(null)

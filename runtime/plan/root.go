@@ -56,9 +56,9 @@ func (c *compiler) rootfs(trees map[string]FD) {
 	c.hostNull()
 }
 
-// hostNull opens what paths are masked with.
+// hostNull opens what paths are masked with, unless the parent has done it.
 func (c *compiler) hostNull() {
-	if len(c.linux().MaskedPaths) > 0 {
+	if len(c.linux().MaskedPaths) > 0 && !c.nullsFromParent() {
 		c.null = c.newFD("host null")
 		c.step("", openPath{"/dev/null", c.null})
 	}

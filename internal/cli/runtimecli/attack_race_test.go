@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -171,6 +172,37 @@ func TestAttackMaskedPath(t *testing.T) {
 	delete(seen, want)
 	if len(seen) > 0 {
 		t.Errorf("the container has seen %v", seen)
+	}
+}
+
+// The same where the mount namespace is that of a container whose root has
+// replaced /dev/null.
+func TestAttackMaskedPathInJoinedNamespace(t *testing.T) {
+	attacker := running(t, func(b *bundle) {
+		b.write("rootfs/other", "other", 0o666)
+		b.Process.Args[2] = "busybox rm /dev/null; busybox ln -s /other /dev/null; touch /ready; " + b.Process.Args[2]
+	})
+	for range 1000 {
+		if _, err := os.Lstat(attacker.path("rootfs/ready")); err == nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	b := newBundle(t, "wc -c </secret; busybox stat -c %t,%T /secret; echo spoiled >/secret; ls /masked")
+	b.write("rootfs/secret", "secret", 0o666)
+	b.write("rootfs/masked/file", "secret", 0o666)
+	b.Linux.MaskedPaths = append(b.Linux.MaskedPaths, "/secret", "/masked", "/nowhere")
+	b.Mounts = b.Mounts[:6] // the namespace has no control groups to bind
+	for i, ns := range b.Linux.Namespaces {
+		if ns.Type == specs.MountNamespace {
+			b.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/ns/mnt", attacker.state().Pid)
+		}
+	}
+	if out, err := b.try("run", "ID"); err != nil || out != lines("0", "1,3") {
+		t.Errorf("%v, %s", err, out)
+	}
+	if text, err := os.ReadFile(attacker.path("rootfs/other")); string(text) != "other" {
+		t.Errorf("the container could write to the other's file: %q, %v", text, err)
 	}
 }
 
