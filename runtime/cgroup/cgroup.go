@@ -95,6 +95,12 @@ type Options struct {
 	Annotations map[string]string
 }
 
+// Drivers lists the drivers that New knows, whatever this machine has.
+func Drivers() []Driver { return []Driver{Cgroupfs, Systemd, Disabled} }
+
+// PropertyPrefix begins the annotations that set properties of systemd's unit.
+const PropertyPrefix = "org.systemd.property."
+
 // New returns the manager for a container.
 func New(facts host.Facts, o Options) (Manager, error) {
 	cgroupsPath := o.Path

@@ -194,7 +194,7 @@ func deviceProperties(rules []deviceRule) []property {
 // annotated are the properties that annotations org.systemd.property.NAME ask for, as with runc.
 func annotated(annotations map[string]string) (list []property, err error) {
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		name, ok := strings.CutPrefix(key, "org.systemd.property.")
+		name, ok := strings.CutPrefix(key, PropertyPrefix)
 		if !ok {
 			continue
 		}

@@ -10,6 +10,7 @@ package features
 
 import (
 	"runtime"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
@@ -36,7 +37,7 @@ const checkpoint = "org.opencontainers.runc.checkpoint.enabled"
 func New() *features.Features {
 	return &features.Features{
 		// What of a configuration's annotations changes what we do.
-		PotentiallyUnsafeConfigAnnotations: []string{lifecycle.CRIUConfig},
+		PotentiallyUnsafeConfigAnnotations: []string{cgroup.PropertyPrefix, lifecycle.CRIUConfig},
 		Annotations:                        map[string]string{checkpoint: "true"},
 
 		OCIVersionMin: versionMin,
@@ -47,8 +48,8 @@ func New() *features.Features {
 			Namespaces:   namespaces(),
 			Capabilities: capabilities(),
 			Cgroup: &features.Cgroup{
-				V1: manages(host.CgroupV1, cgroup.Cgroupfs), V2: manages(host.CgroupV2, cgroup.Cgroupfs),
-				Systemd: manages(host.CgroupV2, "systemd"), SystemdUser: manages(host.CgroupV2, "systemd"),
+				V1: manages(host.CgroupV1), V2: manages(host.CgroupV2),
+				Systemd: new(slices.Contains(cgroup.Drivers(), cgroup.Systemd)), SystemdUser: new(slices.Contains(cgroup.Drivers(), cgroup.Systemd)),
 				Rdma: new(cgroup.Sets("rdma")),
 			},
 			Seccomp:  filters(),
@@ -82,7 +83,7 @@ func understands(change func(*specs.Spec)) *bool {
 	change(s)
 	ok := spec.Validate(s) == nil
 	if ok {
-		_, err := plan.Compile(s, &plan.Facts{Host: everything(), ID: "features", Bundle: "/bundle"})
+		_, err := plan.Compile(s, &plan.Facts{Host: everything(), ID: "features", Bundle: "/bundle", Resctrl: "/sys/fs/resctrl"})
 		ok = err == nil
 	}
 	return &ok
@@ -96,12 +97,12 @@ func everything() host.Facts {
 }
 
 // manages says whether there is a manager of control groups.
-func manages(mode host.CgroupMode, driver cgroup.Driver) *bool {
+func manages(mode host.CgroupMode) *bool {
 	f := everything()
 	if f.CgroupMode = mode; mode == host.CgroupV1 {
 		f.Unified, f.Hierarchies = nil, []host.Hierarchy{{Controllers: []string{"pids"}, Mountpoint: "/sys/fs/cgroup/pids", MountRoot: "/", OwnPath: "/"}}
 	}
-	_, err := cgroup.New(f, cgroup.Options{Path: "/features", ID: "features", Driver: driver})
+	_, err := cgroup.New(f, cgroup.Options{Path: "/features", ID: "features"})
 	ok := err == nil
 	return &ok
 }

@@ -8,6 +8,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
 	"github.com/tare-oci/tare/runtime/linux"
 )
@@ -121,6 +122,7 @@ func TestComplete(t *testing.T) {
 	for what, pair := range map[string][2][]string{
 		"actions": {f.Linux.Seccomp.Actions, {"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
 			"SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"}},
+		"hooks":      {f.Hooks, {"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}},
 		"namespaces": {f.Linux.Namespaces, {"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"}},
 		"known":      {f.Linux.Seccomp.KnownFlags, f.Linux.Seccomp.SupportedFlags},
 		"options":    {f.MountOptions, {"bind", "idmap", "rbind", "ridmap", "ro", "rro", "tmpcopyup", "rnosymfollow", "runbindable"}},
@@ -132,11 +134,25 @@ func TestComplete(t *testing.T) {
 		}
 	}
 	for what, claim := range map[string]*bool{"v1": f.Linux.Cgroup.V1, "v2": f.Linux.Cgroup.V2, "rdma": f.Linux.Cgroup.Rdma,
+		"systemd": f.Linux.Cgroup.Systemd, "user": f.Linux.Cgroup.SystemdUser, "rdt": f.Linux.IntelRdt.Enabled,
+		"schemata": f.Linux.IntelRdt.Schemata, "monitoring": f.Linux.IntelRdt.Monitoring, "netDevices": f.Linux.NetDevices.Enabled,
 		"seccomp": f.Linux.Seccomp.Enabled, "apparmor": f.Linux.Apparmor.Enabled, "selinux": f.Linux.Selinux.Enabled,
 		"idmap": f.Linux.MountExtensions.IDMap.Enabled} {
 		if !*claim {
 			t.Errorf("%s is not claimed", what)
 		}
+	}
+}
+
+// No driver of control groups is claimed that there is not.
+func TestDrivers(t *testing.T) {
+	for _, d := range cgroup.Drivers() {
+		if _, err := cgroup.New(everything(), cgroup.Options{ID: "features", Driver: d}); err != nil && strings.Contains(err.Error(), "manager") {
+			t.Error(err)
+		}
+	}
+	if _, err := cgroup.New(everything(), cgroup.Options{ID: "features", Driver: "made-up"}); err == nil {
+		t.Error("an unknown driver is accepted")
 	}
 }
 
