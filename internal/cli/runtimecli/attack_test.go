@@ -398,6 +398,24 @@ func TestAttackExecUser(t *testing.T) {
 	}
 }
 
+// CVE-2022-29162: capabilities that exec adds are inheritable, so that programs
+// with file capabilities give them to whoever runs them. Here the process says
+// what it has.
+func TestAttackInheritableCapabilities(t *testing.T) {
+	b := running(t, nil)
+	for _, user := range []string{"0", "1000"} {
+		out, err := b.try("exec", "--user", user, "--cap", "CAP_NET_RAW", "--cap", "CAP_SYS_ADMIN", "ID", "grep", "^Cap", "/proc/self/status")
+		for _, set := range []string{"CapInh", "CapAmb"} {
+			if err != nil || !strings.Contains(out, set+":\t0000000000000000") {
+				t.Errorf("user %s: %v, %s", user, err, out)
+			}
+		}
+		if !strings.Contains(out, "CapBnd:\t0000000020202420") { // what was given is there
+			t.Errorf("user %s: %s", user, out)
+		}
+	}
+}
+
 // Devices that nobody has listed: one that a container makes for itself is of
 // no use, whether or not the configuration speaks of devices. Where it is, the
 // program opens it, as the host can.
