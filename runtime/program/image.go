@@ -80,7 +80,7 @@ func (b *Builder) Image() (*Image, error) {
 		binary.LittleEndian.PutUint64(b.arena[w.offset:], addr(w.arg))
 	}
 	for _, d := range dests {
-		at := callAddress(d.call) + 24 + uint64(d.arg)*8
+		at := callAddress(int(d.call)) + 24 + uint64(d.arg)*8
 		if d.call < 0 {
 			at = addr(Arg{block, uint64(d.arg)})
 		}
@@ -103,34 +103,38 @@ func callAddress(index int) uint64 {
 	return dataBase + dataOffset + uint64(index)*callSize
 }
 
-// A destination is a place that a result goes to: an argument of a call, or,
+// A destination is a place that a variable's value goes to: an argument of a call, or,
 // with call < 0, the word of the arena at offset arg. Its address is written to
 // the arena at slot.
-type destination struct{ call, arg, slot int }
+type destination struct{ variable, call, arg, slot int32 }
+
+// destinations are all of the program, in the order of its calls and words.
+func (b *Builder) destinations() []destination {
+	ds := make([]destination, 0, len(b.calls))
+	for i := range b.calls {
+		for j, c := 0, &b.calls[i]; j < int(c.nargs); j++ {
+			if c.kinds[j] == result {
+				ds = append(ds, destination{variable: int32(c.args[j]), call: int32(i), arg: int32(j)})
+			}
+		}
+	}
+	for _, w := range b.words {
+		if w.arg.kind == result {
+			ds = append(ds, destination{variable: int32(w.arg.v), call: -1, arg: int32(w.offset)})
+		}
+	}
+	for _, r := range b.reports {
+		for _, sender := range b.reporters {
+			ds = append(ds, destination{variable: int32(r), call: int32(sender)})
+		}
+	}
+	return ds
+}
 
 // placeLists puts the lists of destinations and the sets of tolerated errnos
 // into the arena and returns their offsets: those of the lists by call, those
 // of the sets by their index.
 func (b *Builder) placeLists() (outs, masks []int, dests []destination) {
-	byVar := make([][]destination, b.vars)
-	note := func(a Arg, d destination) {
-		if a.kind == result {
-			byVar[a.v] = append(byVar[a.v], d)
-		}
-	}
-	for i, c := range b.calls {
-		for j := range int(c.nargs) {
-			note(c.arg(j), destination{call: i, arg: j})
-		}
-	}
-	for _, w := range b.words {
-		note(w.arg, destination{call: -1, arg: w.offset})
-	}
-	for _, r := range b.reports {
-		for _, sender := range b.reporters {
-			byVar[r] = append(byVar[r], destination{call: sender})
-		}
-	}
 	b.align()
 	empty := len(b.arena)
 	b.arena = append(b.arena, 0, 0, 0, 0)
@@ -141,21 +145,27 @@ func (b *Builder) placeLists() (outs, masks []int, dests []destination) {
 			b.arena = binary.LittleEndian.AppendUint32(b.arena, w)
 		}
 	}
-	lists := make([]int, b.vars)
-	for v, ds := range byVar {
-		lists[v] = len(b.arena)
-		for _, d := range ds {
-			d.slot = len(b.arena)
-			dests = append(dests, d)
-			b.arena = append(b.arena, 0, 0, 0, 0)
-		}
-		b.arena = append(b.arena, 0, 0, 0, 0)
+	dests = b.destinations()
+	lengths, lists := make([]int, b.vars), make([]int, b.vars)
+	for i := range dests {
+		d := &dests[i]
+		d.slot = int32(4 * lengths[d.variable])
+		lengths[d.variable]++
+	}
+	end := len(b.arena)
+	for v, n := range lengths {
+		lists[v] = end
+		end += 4 * (n + 1) // 0 ends a list
+	}
+	b.arena = append(b.arena, make([]byte, end-len(b.arena))...)
+	for i := range dests {
+		dests[i].slot += int32(lists[dests[i].variable])
 	}
 	outs = make([]int, len(b.calls))
-	for i, c := range b.calls {
+	for i := range b.calls {
 		outs[i] = empty
-		if c.into >= 0 {
-			outs[i] = lists[c.into]
+		if into := b.calls[i].into; into >= 0 {
+			outs[i] = lists[into]
 		}
 	}
 	return outs, masks, dests

@@ -56,7 +56,7 @@ const exitNoCommand = 3
 
 // Main runs tare-runtime with its arguments and returns its exit status.
 func Main(args []string) int {
-	calmMonitor()
+	settle()
 	var g global
 	flags := g.flags()
 	parseErr := flags.Parse(args)
