@@ -206,6 +206,41 @@ func TestAttackMaskedPathInJoinedNamespace(t *testing.T) {
 	}
 }
 
+// CVE-2025-52565: the image's /dev/console is swapped for a link while the
+// terminal goes there. Where that works, the terminal lies on another file,
+// one of /proc at worst, or the host has new files.
+func TestAttackConsoleIsSwapped(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, "busybox cat /proc/self/mountinfo")
+	host, untouched := b.canary("file")
+	b.write("rootfs/dev/console", "", 0o600)
+	b.write("rootfs/other", "", 0o600)
+	b.link("/other", "rootfs/dev/link")
+	b.link(host+"/new", "rootfs/dev/host")
+	b.Mounts = append(b.Mounts[:1:1], b.Mounts[2]) // proc and devpts; no /dev of its own
+	b.Process.Terminal = true
+	_, slave := pty(t)
+	seen := outcomes{}
+	b.race([]string{"rootfs/dev/console", "rootfs/dev/link", "rootfs/dev/link", "rootfs/dev/host"}, func() {
+		cmd := b.command("run", "ID")
+		cmd.Stdin = slave
+		out, err := b.tryCommand(cmd)
+		for line := range strings.Lines(out) {
+			// Of a devpts, only the terminal.
+			if f := strings.Fields(line); err == nil && len(f) > 4 && strings.Contains(line, " - devpts ") && f[3] != "/" {
+				seen[filepath.Dir(f[4])]++ // the attacker renames the file with what is on it
+			}
+		}
+		seen.add("started", err)
+		untouched()
+	})
+	t.Logf("%v", seen)
+	if seen["/dev"] != seen["started"] || len(seen) > 3 {
+		t.Errorf("terminals are in %v", seen)
+	}
+}
+
 // CVE-2025-52881: mounts that a race has made land in /proc, or links that lie
 // there, redirect what the runtime writes: labels and kernel parameters.
 // Where that works, files of the volume that looks like procfs have changed;
