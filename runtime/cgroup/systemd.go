@@ -365,12 +365,15 @@ func (b *bus) job(member, sig string, args ...any) error {
 	if err != nil {
 		return err
 	}
+	if len(got) != 1 || !isText(got[0]) { // what is no text may not even be comparable
+		return fmt.Errorf("systemd's answer to %s: %v", member, got)
+	}
 	for {
 		s, err := b.Wait()
 		if err != nil {
 			return err
 		}
-		if s.Member != "JobRemoved" || len(s.Args) != 4 || len(got) != 1 || s.Args[1] != got[0] {
+		if s.Member != "JobRemoved" || len(s.Args) != 4 || s.Args[1] != got[0] {
 			continue
 		}
 		if s.Args[3] != "done" {
@@ -378,4 +381,9 @@ func (b *bus) job(member, sig string, args ...any) error {
 		}
 		return nil
 	}
+}
+
+func isText(v any) bool {
+	_, ok := v.(string)
+	return ok
 }

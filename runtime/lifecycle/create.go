@@ -223,7 +223,10 @@ func (m *making) compile(wait bool) (err error) {
 		return err
 	}
 	m.cgroupPlan(f)
-	f.Wait, f.PreserveFDs, f.NoNewKeyring = wait, m.options.ListenFDs+m.options.PreserveFDs, m.options.NoNewKeyring
+	f.Wait, f.NoNewKeyring = wait, m.options.NoNewKeyring
+	if f.PreserveFDs, err = preserved(m.options.ListenFDs, m.options.PreserveFDs); err != nil {
+		return err
+	}
 	if f.NoPivot = m.options.NoPivot; f.NoPivot {
 		if f.HostMounts, err = kernelMounts(absolute(m.options.Bundle, m.spec.Root.Path)); err != nil {
 			return err
@@ -259,10 +262,11 @@ func (m *making) reserve(root string, wait bool) error {
 	if err != nil {
 		return err
 	}
-	err = os.Mkdir(dir, 0o711)
+	// Nobody else gets into it: with a umask of 0, start.sock is open to all.
+	err = os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(root, 0o711); err == nil {
-			err = os.Mkdir(dir, 0o711)
+			err = os.Mkdir(dir, 0o700)
 		}
 	}
 	if errors.Is(err, fs.ErrExist) {

@@ -147,7 +147,10 @@ func (x *execution) configure() (err error) {
 		return err
 	}
 	f := &plan.Facts{Host: x.machine, ID: x.container.ID, Bundle: x.container.Bundle,
-		PreserveFDs: x.options.PreserveFDs, NoNewKeyring: x.container.NoNewKeyring}
+		NoNewKeyring: x.container.NoNewKeyring}
+	if f.PreserveFDs, err = preserved(x.options.PreserveFDs); err != nil {
+		return err
+	}
 	if f.AwaitCgroup = x.attached(); x.cgroup != nil && !f.AwaitCgroup {
 		f.CgroupFiles, _ = CgroupFacts(x.machine, x.cgroup.Paths())
 		if x.joinsItself {

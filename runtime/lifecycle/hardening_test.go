@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -194,4 +195,20 @@ func TestDirectoryIsSwappedForALink(t *testing.T) {
 	close(stop)
 	t.Logf("%d containers were made, %d failed, %d swaps", made, failed, <-swapped)
 	b.hostIsUntouched()
+}
+
+// Whoever can connect to a container's socket can start it, and a caller's
+// umask may give that to all; nobody else gets into its directory.
+func TestStateIsPrivate(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, "true")
+	b.create()
+	info, err := os.Stat(filepath.Join(b.store.Root, b.id))
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if err := b.store.Delete(t.Context(), b.id, true); err != nil {
+		t.Error(err)
+	}
 }

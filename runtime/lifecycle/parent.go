@@ -185,13 +185,8 @@ func (f *family) open(file plan.File) (*os.File, error) {
 		}
 		return f.sources.stdio[file.Index], nil
 	case plan.Preserved:
-		fd := 3 + file.Index
-		// Ours are closed on exec; what the caller left open for us is not.
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
-			return nil, fmt.Errorf("preserve descriptor %d: it is not open", fd)
-		}
 		// A copy, because closing the original is up to the caller.
-		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		fd, err := unix.FcntlInt(uintptr(3+file.Index), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return nil, fmt.Errorf("preserve descriptor %d: %w", 3+file.Index, err)
 		}
@@ -225,6 +220,25 @@ func (f *family) open(file plan.File) (*os.File, error) {
 		return keep(copyUp(file.Copy, f.sources.dir))
 	}
 	return nil, fmt.Errorf("unknown file %q", file.Kind)
+}
+
+// preserved is how many of the caller's descriptors from 3 up the process gets:
+// all that are asked for, and all of them open, before a plan is made of so many.
+func preserved(counts ...int) (total int, err error) {
+	for _, n := range counts {
+		if n < 0 {
+			return 0, fmt.Errorf("preserve %d descriptors: a negative number", n)
+		}
+		for ; n > 0; n-- {
+			// Ours are closed on exec; what the caller left open for us is not.
+			flags, err := unix.FcntlInt(uintptr(3+total), unix.F_GETFD, 0)
+			if err != nil || flags&unix.FD_CLOEXEC != 0 {
+				return 0, fmt.Errorf("preserve descriptor %d: it is not open", 3+total)
+			}
+			total++
+		}
+	}
+	return total, nil
 }
 
 func (f *family) closeOpened() {
@@ -330,6 +344,9 @@ func receive(ctx context.Context, f *os.File, frozen func() (bool, error)) ([]by
 	defer stop()
 	for reset := false; ; {
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, patience)
+		if errors.Is(err, unix.EINTR) {
+			continue // to read now could wait for ever
+		}
 		if ready == 0 && err == nil {
 			if is, err := frozen(); err == nil && is {
 				return nil, cgroup.ErrFrozen

@@ -246,8 +246,8 @@ func (c *Conn) Call(m Method, sig string, args ...any) ([]any, error) {
 	}
 	for err == nil {
 		var got message
-		if got, err = c.receive(); err != nil || got.reply != c.serial {
-			continue
+		if got, err = c.receive(); err != nil || got.reply != c.serial || got.kind != typeReturn && got.kind != typeError {
+			continue // a signal of anybody on the bus can name our call, too
 		}
 		if got.kind == typeError {
 			e := &Error{Name: got.errorName}

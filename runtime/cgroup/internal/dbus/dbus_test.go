@@ -171,7 +171,7 @@ func TestCall(t *testing.T) {
 		case "Silent":
 			return nil
 		}
-		return [][]byte{build(t, typeSignal, fieldMember, Variant{"s", "Happened"}, "u", uint32(3)), build(t, typeReturn, fieldReplySerial, reply, "s", "hello")}
+		return [][]byte{build(t, typeSignal, fieldMember, Variant{"s", "Happened"}, "u", uint32(3)), build(t, typeSignal, fieldReplySerial, reply, "s", "forged"), build(t, typeReturn, fieldReplySerial, reply, "s", "hello")}
 	})
 	c, err := Dial("unix:path="+filepath.Join(filepath.Dir(path), "nothing")+";unix:path="+path, 500*time.Millisecond)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	maxMessage = 16 << 20 // systemd's answers are some hundred bytes
+	maxMessage = 1 << 20 // systemd's answers are some hundred bytes
 	maxDepth   = 16
 )
 
