@@ -150,10 +150,11 @@ const raceTime = 2500 * time.Millisecond
 // of files of the bundle.
 func (b *bundle) race(pairs []string, try func()) {
 	b.t.Helper()
-	for i := range pairs {
-		pairs[i] = b.path(pairs[i])
+	var names []string
+	for _, name := range pairs {
+		names = append(names, b.path(name))
 	}
-	cmd := exec.Command("swap-files", pairs...)
+	cmd := exec.Command("swap-files", names...)
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
