@@ -9,7 +9,7 @@ import (
 )
 
 func completionCommand() command {
-	return command{name: "completion", args: "bash|zsh|fish", short: "print a script for a shell's completion", min: 1, max: 1,
+	return command{name: "completion", args: "bash|zsh|fish", short: "print a script for a shell's completion", min: 1, max: 1, stateless: true,
 		flags: func(*flag.FlagSet) func(*call) (int, error) {
 			return func(c *call) (int, error) {
 				switch shell := c.args[0]; shell {

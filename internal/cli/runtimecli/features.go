@@ -10,7 +10,7 @@ import (
 )
 
 func featuresCommand() command {
-	return command{name: "features", short: "print what this runtime can do, as JSON", min: 0, max: 0,
+	return command{name: "features", short: "print what this runtime can do, as JSON", min: 0, max: 0, stateless: true,
 		flags: func(*flag.FlagSet) func(*call) (int, error) {
 			return func(*call) (int, error) {
 				f := features.New()

@@ -46,12 +46,19 @@ func (g *global) check(flags *flag.FlagSet) (err error) {
 	}
 	flags.Visit(func(f *flag.Flag) { g.rootGiven = g.rootGiven || f.Name == "root" })
 	if !g.rootGiven {
-		g.root, err = defaultRoot()
-		return err
+		return nil
 	}
 	if g.root, err = filepath.Abs(g.root); err == nil && g.root == "/" {
 		//lint:ignore ST1005 runc's words
 		err = errors.New("Option --root argument should not be set to /")
+	}
+	return err
+}
+
+// findRoot finds the directory of state for a verb that has to do with it.
+func (g *global) findRoot() (err error) {
+	if !g.rootGiven {
+		g.root, err = defaultRoot()
 	}
 	return err
 }

@@ -29,6 +29,8 @@ type command struct {
 	// verbatim leaves all that follows the first argument alone: it belongs to
 	// another program.
 	verbatim bool
+	// stateless verbs have nothing to do with containers that there are.
+	stateless bool
 	// flags declares the verb's flags and returns what runs it.
 	flags func(*flag.FlagSet) func(*call) (status int, err error)
 }
@@ -80,9 +82,6 @@ func Main(args []string) int {
 	if err != nil {
 		log.error(err)
 		return 1
-	}
-	if debug := log.debugger(); debug != nil {
-		debug(fmt.Sprintf("%s %s, state in %s: %q", program, version.Version, g.root, args))
 	}
 	return g.dispatch(log, flags)
 }
@@ -141,6 +140,15 @@ func (cmd command) main(g global, log *logger, args []string) int {
 		cmd.help(os.Stdout)
 		log.error(err)
 		return 1
+	}
+	if !cmd.stateless {
+		if err := g.findRoot(); err != nil {
+			log.error(err)
+			return 1
+		}
+	}
+	if debug := log.debugger(); debug != nil {
+		debug(fmt.Sprintf("%s %s, state in %s: %s %q", program, version.Version, g.root, cmd.name, args))
 	}
 	status, err := run(&call{Context: context.Background(), global: g, args: args, log: log})
 	if err != nil {

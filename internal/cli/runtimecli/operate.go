@@ -141,7 +141,7 @@ func owner(c *lifecycle.Container) string {
 }
 
 func specCommand() command {
-	return command{name: "spec", short: "write an example config.json", min: 0, max: 0,
+	return command{name: "spec", short: "write an example config.json", min: 0, max: 0, stateless: true,
 		flags: func(flags *flag.FlagSet) func(*call) (int, error) {
 			bundle := flags.String("bundle", ".", "`directory` to write it to")
 			flags.StringVar(bundle, "b", ".", "short for --bundle")

@@ -286,6 +286,7 @@ func TestStateDirectory(t *testing.T) {
 	if out, err := u.try("list"); err == nil || !strings.Contains(out, "the path in $XDG_RUNTIME_DIR must be writable by the user") {
 		t.Errorf("%v, %s", err, out)
 	}
+	u.do("features") // has no state
 }
 
 func lines(l ...string) string { return strings.Join(l, "\n") }
