@@ -49,7 +49,7 @@ func commands() []command {
 	return []command{
 		createCommand(), runCommand(), startCommand(), stateCommand(), killCommand(), deleteCommand(), listCommand(), specCommand(),
 		execCommand(), psCommand(),
-		pauseCommand(), resumeCommand(), updateCommand(), checkpointCommand(), restoreCommand(), featuresCommand(), completionCommand(), eventsCommand(),
+		pauseCommand(), resumeCommand(), updateCommand(), checkpointCommand(), restoreCommand(), featuresCommand(), completionCommand(), manCommand(), eventsCommand(),
 	}
 }
 
