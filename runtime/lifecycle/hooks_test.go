@@ -258,6 +258,22 @@ func TestHookNamespaces(t *testing.T) {
 	}
 }
 
+// A hook of the runtime may enter the container's mount namespace and mount
+// below the root's path, as NVIDIA's does.
+func TestHookMountsInTheContainer(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := newBundle(t, "cat /mnt/file")
+	b.write("device/file", "from a hook\n", 0o644)
+	b.mkdir("rootfs/mnt")
+	h := b.hook("prestart", fmt.Sprintf(`pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/'); %s -t "$pid" -m mount --bind %s %s`,
+		testenv.Tool(t, "nsenter"), b.path("device"), b.path("rootfs/mnt")))
+	h.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	if out, _ := b.run(); out != "from a hook" {
+		t.Errorf("got %q", out)
+	}
+}
+
 // Hooks find the root where the bundle has it, also where its mount is a peer of
 // the host's, and the host does not get it.
 func TestHooksUnderASharedRoot(t *testing.T) {
