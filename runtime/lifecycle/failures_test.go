@@ -230,6 +230,7 @@ func TestCallersFailures(t *testing.T) {
 		{"pid file in no directory", func(b *bundle, o *lifecycle.CreateOptions) { o.PIDFile = b.path("missing/pid") }, "pid file: "},
 		{"pid file that is a directory", func(b *bundle, o *lifecycle.CreateOptions) { b.mkdir("d/x"); o.PIDFile = b.path("d") }, "pid file: "},
 		{"descriptor to preserve", func(b *bundle, o *lifecycle.CreateOptions) { o.PreserveFDs = 500 }, "preserve"},
+		{"masked root", func(b *bundle, o *lifecycle.CreateOptions) { b.Linux.MaskedPaths = []string{"/bin/.."} }, "linux.maskedPaths[0]: the container's root itself"},
 		{"descriptors without end", func(b *bundle, o *lifecycle.CreateOptions) { o.PreserveFDs = math.MaxInt }, "preserve descriptor"},
 		{"fewer descriptors than none", func(b *bundle, o *lifecycle.CreateOptions) { o.PreserveFDs = -1 }, "preserve -1 descriptors"},
 		{"descriptors that are our own", func(b *bundle, o *lifecycle.CreateOptions) { o.PreserveFDs = 3 }, "preserve"},

@@ -134,6 +134,8 @@ func TestProtection(t *testing.T) {
 			want: lines("sh: can't create /proc/sys/kernel/domainname: Read-only file system", "0")},
 		{name: "read-only root", script: "touch /x; touch /dev/shm/x && echo made", want: lines("touch: /x: Read-only file system", "made"),
 			change: func(b *bundle) { b.Root.Readonly = true }},
+		{name: "root among the read-only paths", script: "touch /x; touch /dev/shm/x && echo made", want: lines("touch: /x: Read-only file system", "made"),
+			change: func(b *bundle) { b.Linux.ReadonlyPaths = []string{"/bin/.."} }},
 		{name: "nothing protected", script: "echo name >/proc/sys/kernel/domainname && cat /proc/sys/kernel/domainname", want: "name",
 			change: func(b *bundle) { b.Linux.ReadonlyPaths = nil }},
 	})

@@ -219,9 +219,15 @@ func (c *compiler) terminal() (master FD) {
 func (c *compiler) protect() {
 	l := c.linux()
 	for i, p := range l.ReadonlyPaths {
+		if isRoot(p) {
+			continue // what lies on top of the root hides nothing of it: pivot changes its own mount
+		}
 		c.step(fmt.Sprintf("linux.readonlyPaths[%d]", i), readonlyPath{c.from(p)})
 	}
 	for i, p := range l.MaskedPaths {
+		if isRoot(p) {
+			c.fail(maskedField(i), "the container's root itself")
+		}
 		mask := maskPath{c.from(p), c.null, false, l.MountLabel}
 		if tree, ok := c.trees[maskedField(i)]; ok {
 			mask.Null, mask.Own = tree, true
@@ -234,6 +240,9 @@ func (c *compiler) protect() {
 		}
 	}
 }
+
+// isRoot says whether a path is that of the container's root.
+func isRoot(name string) bool { return path.Clean("/"+name) == "/" }
 
 func maskedField(i int) string { return fmt.Sprintf("linux.maskedPaths[%d]", i) }
 

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"path"
 	"strings"
 
@@ -89,6 +90,11 @@ func (c *compiler) pivot() {
 	}
 	if c.spec.Root.Readonly {
 		c.step("root.readonly", mountSetattr{Mount: c.root, Set: linux.MOUNT_ATTR_RDONLY})
+	}
+	for i, p := range c.linux().ReadonlyPaths {
+		if isRoot(p) {
+			c.step(fmt.Sprintf("linux.readonlyPaths[%d]", i), mountSetattr{Mount: c.root, Set: linux.MOUNT_ATTR_RDONLY})
+		}
 	}
 	p := c.rootPropagation()
 	switch {

@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -194,6 +195,7 @@ func (c *checker) process(prefix string, p *specs.Process) {
 	if p.Terminal && p.ConsoleSize != nil && (p.ConsoleSize.Width > 0xffff || p.ConsoleSize.Height > 0xffff) {
 		c.fail(in(prefix+"consoleSize"), "larger than 65535")
 	}
+	c.user(prefix+"user.", &p.User)
 	if p.User.Umask != nil && *p.User.Umask > 0o777 {
 		c.fail(in(prefix+"user.umask"), "%d (%#o) is more than 511 (0777)", *p.User.Umask, *p.User.Umask)
 	}
@@ -213,6 +215,25 @@ func (c *checker) process(prefix string, p *specs.Process) {
 	if a := p.ExecCPUAffinity; a != nil {
 		c.numberList(in(prefix+"execCPUAffinity.initial"), a.Initial, linux.MaxCPUs)
 		c.numberList(in(prefix+"execCPUAffinity.final"), a.Final, linux.MaxCPUs)
+	}
+}
+
+// user refuses the id that setresuid(2) takes for "as it is", which here is root's, and more groups than NGROUPS_MAX.
+func (c *checker) user(prefix string, u *specs.User) {
+	const none, maxGroups = math.MaxUint32, 65536
+	if u.UID == none {
+		c.fail(in(prefix+"uid"), "%d is no id", u.UID)
+	}
+	if u.GID == none {
+		c.fail(in(prefix+"gid"), "%d is no id", u.GID)
+	}
+	if len(u.AdditionalGids) > maxGroups {
+		c.fail(in(prefix+"additionalGids"), "more than %d", maxGroups)
+	}
+	for i, gid := range u.AdditionalGids {
+		if gid == none {
+			c.fail(at(prefix+"additionalGids", i, ""), "%d is no id", gid)
+		}
 	}
 }
 
