@@ -10,7 +10,7 @@ import (
 
 // settle fits the Go runtime to a program that runs for milliseconds.
 func settle() {
-	// One thing is done at a time. Threads that look for more to do only take
+	// One thing is done at a time, but for terminals (package foreground). Threads that look for more to do only take
 	// the processor from the container's process.
 	runtime.GOMAXPROCS(1)
 	deepen(false)
