@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,10 +116,7 @@ func TestSignals(t *testing.T) {
 	dir := t.TempDir()
 	e := openEngine(t, dir)
 	b := serve(t, bigImage(t))
-	// What we catch, children begin with as usual, even where we were started by nohup.
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
-	defer signal.Stop(hangups)
+	testenv.Hangups(t)
 
 	// While a layer is on its way.
 	desc := b.layer(t, 1)

@@ -75,6 +75,7 @@ func TestExecDescriptors(t *testing.T) {
 
 // exec passes signals on to its process and not to the container's.
 func TestExecForwardsSignals(t *testing.T) {
+	testenv.Hangups(t)
 	b := running(t, nil)
 	for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGTSTP} {
 		cmd := b.command("exec", "ID", "sh", "-c", fmt.Sprintf("trap 'exit 50' %d; echo ready; while :; do sleep 0.01; done", int(sig)))

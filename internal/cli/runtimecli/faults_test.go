@@ -236,6 +236,7 @@ func TestInitKilledBeforeStart(t *testing.T) {
 // A signal that ends programs ends a created container, whose program has not
 // begun; others are lost on it.
 func TestSignalsOfACreatedContainer(t *testing.T) {
+	testenv.Hangups(t)
 	testenv.Root(t)
 	testenv.Leaks(t)
 	for signal, ends := range map[string]bool{"TERM": true, "INT": true, "HUP": true, "QUIT": true, "USR1": false, "0": false, "KILL": true} {

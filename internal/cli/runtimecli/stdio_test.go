@@ -160,6 +160,7 @@ func TestStdioBelongsToTheUser(t *testing.T) {
 
 // run passes signals on, and its exit status is the container's.
 func TestRunForwardsSignals(t *testing.T) {
+	testenv.Hangups(t)
 	testenv.Root(t)
 	testenv.Leaks(t)
 	for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGTSTP, unix.SIGCONT} {
