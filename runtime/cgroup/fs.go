@@ -239,12 +239,13 @@ func signalAll(dir string, sig unix.Signal) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	var errs []error
 	for _, pid := range pids {
 		if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
-			return 0, fmt.Errorf("kill process %d in %s: %w", pid, dir, err)
+			errs = append(errs, fmt.Errorf("kill process %d in %s: %w", pid, dir, err))
 		}
 	}
-	return len(pids), nil
+	return len(pids), errors.Join(errs...)
 }
 
 // counter returns the number behind key in a flat-keyed control file.

@@ -62,7 +62,7 @@ func containerMaps(s *specs.Spec, dir string) (uid, gid []specs.LinuxIDMapping, 
 // idMaps are those of a user namespace, whatever the configuration says of them:
 // engines write some that mean nothing where a namespace is joined.
 func idMaps(path, dir string) (uid, gid []specs.LinuxIDMapping, err error) {
-	ns, err := openFile(path, unix.O_RDONLY)
+	ns, err := openNamespace(path)
 	if err != nil {
 		return nil, nil, err
 	}

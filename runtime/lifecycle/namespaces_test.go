@@ -372,6 +372,13 @@ func TestJoinNamespaces(t *testing.T) {
 	if _, _, err := b.tryRun(t.Context()); err == nil || !strings.Contains(err.Error(), "/missing/ns: no such file or directory") {
 		t.Errorf("a path to nothing: %v", err)
 	}
+	if err := unix.Mkfifo(b.path("fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.namespace(specs.UTSNamespace, b.path("fifo"))
+	if _, _, err := b.tryRun(t.Context()); err == nil || !strings.Contains(err.Error(), "fifo: not a namespace") {
+		t.Errorf("a FIFO: %v", err)
+	}
 }
 
 func TestNetworkAndSysctl(t *testing.T) {

@@ -209,7 +209,7 @@ func (f *family) open(file plan.File) (*os.File, error) {
 	case plan.Root:
 		return f.sources.root, nil
 	case plan.Namespace:
-		return keep(openFile(file.Path, unix.O_RDONLY))
+		return keep(openNamespace(file.Path))
 	case plan.HookState:
 		return f.hooks.state(file.Index)
 	case plan.HookOutput:
@@ -256,6 +256,19 @@ func openFile(path string, flags int) (*os.File, error) {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openNamespace opens a namespace's file and nothing else: a FIFO in its place
+// would hold us up, a device may do anything once it is open.
+func openNamespace(path string) (*os.File, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return nil, fmt.Errorf("%s: not a namespace", path)
+	}
+	return openFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 }
 
 // listen makes the socket that start connects to. It is reached through the

@@ -235,7 +235,7 @@ func joinNamespaces(x *criu.Options, namespaces []specs.LinuxNamespace) (files [
 			continue
 		}
 		if key := namespaceKey(ns.Type); key != "" {
-			f, err := openFile(ns.Path, unix.O_RDONLY)
+			f, err := openNamespace(ns.Path)
 			if err != nil {
 				return files, err
 			}

@@ -41,7 +41,7 @@ func (f *family) mapIDs(tree *os.File, m *plan.IDMap) error {
 	var ns *os.File
 	var err error
 	if m.Namespace != "" {
-		ns, err = openFile(m.Namespace, unix.O_RDONLY)
+		ns, err = openNamespace(m.Namespace)
 	} else {
 		ns, err = userNamespace(m.UID, m.GID, f.sources.dir)
 	}
