@@ -218,20 +218,23 @@ func (c *checker) process(prefix string, p *specs.Process) {
 	}
 }
 
-// user refuses the id that setresuid(2) takes for "as it is", which here is root's, and more groups than NGROUPS_MAX.
+// noID is what setresuid(2) and chown(2) take for "as it is", which here is root's.
+const noID = math.MaxUint32
+
+// user refuses an id that is none, and more groups than NGROUPS_MAX.
 func (c *checker) user(prefix string, u *specs.User) {
-	const none, maxGroups = math.MaxUint32, 65536
-	if u.UID == none {
+	const maxGroups = 65536
+	if u.UID == noID {
 		c.fail(in(prefix+"uid"), "%d is no id", u.UID)
 	}
-	if u.GID == none {
+	if u.GID == noID {
 		c.fail(in(prefix+"gid"), "%d is no id", u.GID)
 	}
 	if len(u.AdditionalGids) > maxGroups {
 		c.fail(in(prefix+"additionalGids"), "more than %d", maxGroups)
 	}
 	for i, gid := range u.AdditionalGids {
-		if gid == none {
+		if gid == noID {
 			c.fail(at(prefix+"additionalGids", i, ""), "%d is no id", gid)
 		}
 	}

@@ -138,6 +138,12 @@ func (c *checker) devices(list []specs.LinuxDevice) {
 		where := at("linux.devices", i, "")
 		c.absolute(where.sub(".path"), d.Path)
 		oneOf(c, where.sub(".type"), d.Type, "c", "b", "u", "p")
+		if d.UID != nil && *d.UID == noID {
+			c.fail(where.sub(".uid"), "%d is no id", *d.UID)
+		}
+		if d.GID != nil && *d.GID == noID {
+			c.fail(where.sub(".gid"), "%d is no id", *d.GID)
+		}
 		if d.Type == "p" {
 			continue
 		}

@@ -98,6 +98,7 @@ func TestValidate(t *testing.T) {
 		{withNS("time", `"timeOffsets":{"realtime":{}}`), `linux.timeOffsets["realtime"]: unknown value "realtime"`},
 		{withNS("time", `"timeOffsets":{"boottime":{"nanosecs":1000000000}}`), `linux.timeOffsets["boottime"].nanosecs: 1000000000 is a second or more`},
 		{linux(`"devices":[{"path":"/a","type":"x"}]`), `linux.devices[0].type: unknown value "x"`},
+		{linux(`"devices":[{"path":"/a","type":"p","uid":4294967295}]`), `linux.devices[0].uid: 4294967295 is no id`},
 		{linux(`"devices":[{"path":"a","type":"p"}]`), `linux.devices[0].path: "a" is not an absolute path`},
 		{linux(`"devices":[{"path":"/a","type":"c","major":-1}]`), `linux.devices[0].major: -1 is not a device number`},
 		{linux(`"netDevices":{"eth0":{}}`), `linux.netDevices: needs a network namespace in linux.namespaces`},
