@@ -124,6 +124,10 @@ func attend(ctx context.Context, stdio [3]*os.File, o Options,
 			o.Caught()
 		}
 	})
+	var interrupted *Interrupted
+	if cause := context.Cause(ctx); err != nil && errors.As(cause, &interrupted) && !errors.As(err, &interrupted) {
+		err = fmt.Errorf("%w: %w", cause, err) // whatever it was that the signal has ended
+	}
 	if err != nil {
 		return 0, err
 	}
