@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -239,13 +240,13 @@ func (c *completer) linkAgain(dirfd int, base, first string) error {
 	return unix.Linkat(int(firstDir.Fd()), firstBase, dirfd, base, 0)
 }
 
-// copyUp copies a file from the topmost layer that has it, as overlayfs would before a change.
+// copyUp copies what is no directory from the topmost layer that has it, as overlayfs would before a change.
 func (c *completer) copyUp(ctx context.Context, dirfd int, base, target string) error {
 	for _, lower := range c.lowers {
-		from, err := lower.OpenRegular(target)
+		from, err := lower.Open(target, unix.O_PATH|unix.O_NOFOLLOW, 0)
 		if err == nil {
 			defer from.Close()
-			return copyFile(ctx, dirfd, base, from)
+			return copyAny(ctx, dirfd, base, from)
 		}
 		if !isMissing(err) {
 			return err
@@ -256,6 +257,92 @@ func (c *completer) copyUp(ctx context.Context, dirfd int, base, target string) 
 	}
 	return unix.ENOENT
 }
+
+// copyAny copies what from, opened with O_PATH, stands for to the new name base: a file, or a symbolic link, device or FIFO.
+func copyAny(ctx context.Context, dirfd int, base string, from *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
+		return err
+	}
+	if isWhiteoutNode(&st) {
+		return unix.ENOENT
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return unix.EPERM // as link(2) has it
+	case unix.S_IFREG:
+		content, err := os.Open(descriptorPath(int(from.Fd())))
+		if err != nil {
+			return err
+		}
+		defer content.Close()
+		return copyFile(ctx, dirfd, base, content)
+	}
+	return copyNode(dirfd, base, int(from.Fd()), &st)
+}
+
+// copyNode copies what cannot be opened: a symbolic link, device or FIFO.
+func copyNode(dirfd int, base string, from int, st *unix.Stat_t) error {
+	isLink := st.Mode&unix.S_IFMT == unix.S_IFLNK
+	if isLink {
+		text := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(from, "", text)
+		if err == nil {
+			err = unix.Symlinkat(string(text[:n]), dirfd, base)
+		}
+		if err != nil {
+			return err
+		}
+	} else if err := unix.Mknodat(dirfd, base, st.Mode&(unix.S_IFMT|0o777), int(st.Rdev)); err != nil {
+		return err
+	}
+	to, err := unix.Openat(dirfd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(to)
+	if err := unix.Fchownat(to, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	if !isLink {
+		if err := chmodPath(to, st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	if err := copyNodeXattrs(to, from); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(dirfd, base, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// copyNodeXattrs copies extended attributes between O_PATH descriptors, which /proc's links lead to: to a symbolic link
+// itself, too.
+func copyNodeXattrs(to, from int) error {
+	const maxBytes = 64 << 10 // the kernel's XATTR_LIST_MAX and XATTR_SIZE_MAX
+	buf := make([]byte, maxBytes)
+	n, err := unix.Listxattr(descriptorPath(from), buf)
+	if n == 0 || err == unix.EOPNOTSUPP {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
+		if refusedXattr(name) != nil {
+			continue
+		}
+		n, err := unix.Getxattr(descriptorPath(from), name, buf)
+		if err == nil {
+			err = unix.Setxattr(descriptorPath(to), name, buf[:n], 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func descriptorPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // copyFile copies a file with its attributes to the new name base.
 func copyFile(ctx context.Context, dirfd int, base string, from *os.File) error {

@@ -218,14 +218,18 @@ func TestOverlayLinksToLower(t *testing.T) {
 	testenv.Root(t)
 	layers := [][]*tar.Header{
 		{{Typeflag: tar.TypeDir, Name: "./", Mode: 0o711, Uid: 3}, {Typeflag: tar.TypeDir, Name: "d/", Mode: 0o2750, Gid: 7},
-			{Typeflag: tar.TypeReg, Name: "d/a", Mode: 0o4711, Uid: 9, Size: 70000, PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b"}}},
-		{hardlink("d/b", "d/a"), hardlink("d/c", "d/b"), file("d/e")},
+			{Typeflag: tar.TypeReg, Name: "d/a", Mode: 0o4711, Uid: 9, Size: 70000, PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b"}},
+			{Typeflag: tar.TypeSymlink, Name: "d/link", Linkname: "a", Uid: 4, PAXRecords: map[string]string{"SCHILY.xattr.trusted.a": "link"}},
+			{Typeflag: tar.TypeSymlink, Name: "d/nowhere", Linkname: "/none"}, {Typeflag: tar.TypeFifo, Name: "d/fifo", Mode: 0o4620, Uid: 5},
+			{Typeflag: tar.TypeChar, Name: "d/null", Mode: 0o666, Devmajor: 1, Devminor: 3}},
+		{hardlink("d/b", "d/a"), hardlink("d/c", "d/b"), file("d/e"), hardlink("d/b2", "d/link"), hardlink("d/b3", "d/nowhere"),
+			hardlink("d/b4", "d/fifo"), hardlink("d/b5", "d/null"), hardlink("d/b6", "d/b2")},
 	}
 	flat := t.TempDir()
 	var blobs []func() (io.ReadCloser, error)
 	for _, l := range layers {
 		blob := archive(t, l...)
-		if err := applyTo(t, openRoot(t, flat), blob, Options{}); err != nil {
+		if err := applyTo(t, openRoot(t, flat), blob, Options{Devices: DevicesCreate}); err != nil {
 			t.Fatal(err)
 		}
 		blobs = append(blobs, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil })
