@@ -88,30 +88,13 @@ func newApplier(root *safepath.Root, options Options) *applier {
 
 // entries applies all entries, to the end of the archive.
 func (a *applier) entries(ctx context.Context) error {
-	for {
-		h, err := a.archive.Next()
-		switch {
-		case err == io.EOF:
-			return nil
-		case errors.Is(err, tarstream.ErrNoTrailer) && a.options.DiffID != "":
-			return nil // some tools forget the end mark; the diffID will show whether something is missing
-		case err != nil:
-			return fmt.Errorf("after entry %d: %w", a.result.Entries, err)
-		}
-		if a.result.Entries++; a.result.Entries > a.options.Limits.Entries {
-			return fmt.Errorf("%w: more than %d entries", ErrLimit, a.options.Limits.Entries)
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		err = a.entry(h)
+	return eachEntry(ctx, a.archive, a.options, &a.result.Entries, func(h *tarstream.Header) error {
+		err := a.entry(h)
 		if rerr := a.tree.release(); err == nil {
 			err = rerr
 		}
-		if err != nil {
-			return fmt.Errorf("entry %s: %w", quote(h.Name), err)
-		}
-	}
+		return err
+	})
 }
 
 // quote shows a name from outside, which may be long.
