@@ -105,6 +105,12 @@ func platformOr(p *v1.Platform) v1.Platform {
 	return *p
 }
 
+// Find looks up what the store knows an image, or any other artifact, by, and
+// what the name stands for. The error is ErrNoImage if there is none.
+func (e *Engine) Find(ctx context.Context, name string) (layout.Name, error) {
+	return e.find(ctx, name)
+}
+
 // find looks a name up.
 func (e *Engine) find(ctx context.Context, name string) (layout.Name, error) {
 	spellings := []string{name}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -16,26 +15,12 @@ import (
 	"github.com/tare-oci/tare/distribution/remote"
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/image/layout"
+	"github.com/tare-oci/tare/image/transfer"
 )
 
-// A Registry is where images are pulled from. A *remote.Client is one.
-type Registry interface {
-	Resolve(ctx context.Context, ref distribution.Reference) (v1.Descriptor, []byte, error)
-	Manifest(ctx context.Context, repo distribution.Repository, desc v1.Descriptor) ([]byte, error)
-	// Blob reads a blob from offset on. What it yields need not be verified.
-	Blob(ctx context.Context, repo distribution.Repository, desc v1.Descriptor, offset int64) (io.ReadCloser, error)
-}
-
-// Progress is told how a pull goes on, by several goroutines at once.
-type Progress interface {
-	// Start: a layer is about to be fetched. Bytes of it that are here already
-	// are counted in haveBytes: all of them, if there is nothing to fetch.
-	Start(layer v1.Descriptor, haveBytes int64)
-	// Advance: more bytes of it have come.
-	Advance(layer digest.Digest, bytes int64)
-	// Done: it is here, verified and, if that was asked for, unpacked.
-	Done(layer digest.Digest)
-}
+// Progress is told how a pull or a copy goes on. Done is told of a layer when it
+// is here, verified and, if that was asked for, unpacked.
+type Progress = transfer.Progress
 
 // PullOptions say how to pull.
 type PullOptions struct {
@@ -119,13 +104,13 @@ func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOpt
 	defer done()
 	f := &fetcher{session: session, registry: registry, repo: ref.Repository, progress: o.Progress}
 	if f.progress == nil {
-		f.progress = silent{}
+		f.progress = transfer.Silent{}
 	}
 	target, data, err := registry.Resolve(ctx, ref)
 	if err != nil {
 		return Image{}, err
 	}
-	if err := f.keep(ctx, target, data); err != nil {
+	if err := f.session.PutAs(ctx, target, data); err != nil {
 		return Image{}, err
 	}
 	img, err := image.Select(ctx, f, target, platformOr(o.Platform))
@@ -141,12 +126,6 @@ func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOpt
 	}
 	return imageOf(name, target, img), nil
 }
-
-type silent struct{}
-
-func (silent) Start(v1.Descriptor, int64)   {}
-func (silent) Advance(digest.Digest, int64) {}
-func (silent) Done(digest.Digest)           {}
 
 // parallelLayers is how many layers are fetched or unpacked at a time.
 const parallelLayers = 4
@@ -167,46 +146,11 @@ func (f *fetcher) Fetch(ctx context.Context, desc v1.Descriptor) ([]byte, error)
 	} else if there {
 		return f.session.Fetch(ctx, desc)
 	}
-	data, err := f.document(ctx, desc)
+	data, err := fetchDocument(ctx, f.registry, f.repo, desc)
 	if err != nil {
 		return nil, err
 	}
-	return data, f.keep(ctx, desc, data)
-}
-
-func (f *fetcher) document(ctx context.Context, desc v1.Descriptor) ([]byte, error) {
-	if kind := image.KindOf(desc); kind == image.KindManifest || kind == image.KindIndex {
-		return f.registry.Manifest(ctx, f.repo, desc)
-	}
-	if desc.Size > image.MaxDocumentBytes {
-		return nil, fmt.Errorf("%s %s: %d bytes, more than the %d that a document may have",
-			image.KindOf(desc), desc.Digest, desc.Size, image.MaxDocumentBytes)
-	}
-	r, err := f.registry.Blob(ctx, f.repo, desc, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return io.ReadAll(distribution.Verify(r, desc))
-}
-
-// keep writes a document into the store; the store verifies it.
-func (f *fetcher) keep(ctx context.Context, desc v1.Descriptor, data []byte) error {
-	in, err := f.session.Ingest(ctx, desc)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	if in.Offset() == desc.Size && desc.Size > 0 {
-		return in.Commit()
-	}
-	if err := in.Restart(); err != nil {
-		return err
-	}
-	if _, err := in.Write(data); err != nil {
-		return err
-	}
-	return in.Commit()
+	return data, f.session.PutAs(ctx, desc, data)
 }
 
 // layers fetches the layers that are not here.
@@ -248,7 +192,7 @@ type inOrder struct {
 func (l inOrder) layer(ctx context.Context, desc v1.Descriptor, unpack func(io.Reader) error) error {
 	f := *l.fetcher
 	if desc.Digest != l.all[0].Digest {
-		f.progress = silent{}
+		f.progress = transfer.Silent{}
 	}
 	err := f.layer(ctx, desc, unpack)
 	if err == nil {

@@ -10,6 +10,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/engine/transport"
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/image/layout"
 )
@@ -22,15 +23,20 @@ type source struct {
 	close  func() error
 }
 
-// layoutPrefix begins the name of an image in a layout of somebody else's.
-const layoutPrefix = "oci:"
-
 // source finds an image by its name in the store, pulls it if it is missing
-// there, its layers by take, or finds it in the layout that is named. The caller
-// holds a lease.
+// there, its layers by take, or finds it in the layout or archive that is named.
+// The caller holds a lease.
 func (e *Engine) source(ctx context.Context, name string, platform *v1.Platform, o PullOptions, take taker) (*source, error) {
-	if rest, ok := strings.CutPrefix(name, layoutPrefix); ok {
-		return e.sourceInLayout(ctx, name, rest, platform)
+	l, err := transport.Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	switch l.Kind {
+	case transport.Plain:
+	case transport.Registry:
+		name = l.Name
+	default:
+		return e.sourceElsewhere(ctx, name, platform)
 	}
 	found, err := e.Resolve(ctx, name, platform)
 	if errors.Is(err, ErrNoImage) && !strings.HasPrefix(name, "sha256:") {
@@ -48,19 +54,21 @@ func (e *Engine) source(ctx context.Context, name string, platform *v1.Platform,
 	return &source{found.Name, found.Image, stored[*layout.Blob]{e.images.Open}, func() error { return nil }}, nil
 }
 
-func (e *Engine) sourceInLayout(ctx context.Context, name, where string, platform *v1.Platform) (*source, error) {
-	dir, tag := layout.SplitName(where)
-	store, err := layout.Open(dir, layout.Options{ReadOnly: true})
+func (e *Engine) sourceElsewhere(ctx context.Context, name string, platform *v1.Platform) (*source, error) {
+	src, err := e.OpenSource(ctx, name, nil)
 	if err != nil {
 		return nil, err
 	}
-	desc, err := store.Resolve(ctx, tag)
-	var img *image.Image
-	if err == nil {
-		img, err = image.Select(ctx, store, desc, platformOr(platform))
-	}
+	img, err := image.Select(ctx, src, src.Root(), platformOr(platform))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("image %s: %w", name, err), store.Close())
+		return nil, errors.Join(fmt.Errorf("image %s: %w", name, err), src.Close())
 	}
-	return &source{name, img, stored[io.ReadCloser]{store.OpenVerified}, store.Close}, nil
+	open := func(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
+		r, err := src.Blob(ctx, desc, 0)
+		if err != nil {
+			return nil, err
+		}
+		return verified(r, desc)
+	}
+	return &source{name, img, stored[io.ReadCloser]{open}, src.Close}, nil
 }

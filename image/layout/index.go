@@ -229,6 +229,33 @@ func (x *index) set(name string, e entry) (changed bool) {
 	return changed || !placed
 }
 
+// AddUnnamed makes an entry without a name for a blob that is there, unless
+// there is one: for layouts that are found by their only entry.
+func (p *Session) AddUnnamed(ctx context.Context, desc v1.Descriptor) error {
+	err := image.CheckDescriptor(desc)
+	var b *Blob
+	if err == nil {
+		b, err = p.Open(ctx, desc)
+	}
+	if err == nil {
+		b.Close()
+		err = p.changeIndex(ctx, func(x *index) (bool, error) {
+			raw, err := json.Marshal(desc)
+			for _, e := range x.entries {
+				if e.name() == "" && e.desc.Digest == desc.Digest {
+					return false, err
+				}
+			}
+			x.entries = append(x.entries, entry{raw: raw, desc: desc})
+			return true, err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("add %s to %s: %w", desc.Digest, p.dir, err)
+	}
+	return nil
+}
+
 // Untag takes a name away. The blobs stay until GC. An error with
 // fs.ErrNotExist means that there is no such name.
 func (s *Store) Untag(ctx context.Context, name string) error {

@@ -122,7 +122,7 @@ func (s *Store) present(ctx context.Context, desc v1.Descriptor) (bool, error) {
 // wait, the writer before us has put the blob in its place or thrown it away:
 // then the lock is on a file that no longer has the name.
 func (in *Ingest) lock(ctx context.Context) error {
-	f, err := in.store.openPrivate(in.partial, os.O_RDWR|os.O_CREATE)
+	f, err := in.store.openPrivate(in.partial, os.O_RDWR|os.O_CREATE, 0o644) // who may see a layout may see its blobs
 	if err != nil {
 		return err
 	}
@@ -295,16 +295,24 @@ func (in *Ingest) Discard() error {
 // Put writes a small blob.
 func (p *Session) Put(ctx context.Context, mediaType string, data []byte) (v1.Descriptor, error) {
 	desc := v1.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	if err := p.PutAs(ctx, desc, data); err != nil {
+		return v1.Descriptor{}, err
+	}
+	return desc, nil
+}
+
+// PutAs is Put for a blob whose descriptor is known.
+func (p *Session) PutAs(ctx context.Context, desc v1.Descriptor, data []byte) error {
 	in, err := p.Ingest(ctx, desc)
 	if err != nil {
-		return v1.Descriptor{}, err
+		return err
 	}
 	defer in.Close()
 	if err := in.Restart(); err != nil {
-		return v1.Descriptor{}, err
+		return err
 	}
-	if _, err := in.Write(data[in.Offset():]); err != nil {
-		return v1.Descriptor{}, err
+	if _, err := in.Write(data[min(in.Offset(), int64(len(data))):]); err != nil {
+		return err
 	}
-	return desc, in.Commit()
+	return in.Commit()
 }

@@ -16,7 +16,7 @@ func (s *Store) lock(ctx context.Context, name string, how int) (unlock func(), 
 	if s.opts.ReadOnly {
 		return nil, ErrReadOnly
 	}
-	f, err := s.openPrivate(name, os.O_RDONLY|os.O_CREATE)
+	f, err := s.openPrivate(name, os.O_RDONLY|os.O_CREATE, 0o600) // who can read a lock file can hold it
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, plain(err))
 	}
@@ -29,13 +29,13 @@ func (s *Store) lock(ctx context.Context, name string, how int) (unlock func(), 
 
 // openPrivate opens a file of ours, and makes its directory when it is the
 // first one.
-func (s *Store) openPrivate(name string, flag int) (*os.File, error) {
-	f, err := s.root.OpenFile(name, flag, 0o600)
+func (s *Store) openPrivate(name string, flag int, perm os.FileMode) (*os.File, error) {
+	f, err := s.root.OpenFile(name, flag, perm)
 	if errors.Is(err, os.ErrNotExist) && flag&os.O_CREATE != 0 {
 		if err := s.root.MkdirAll(partialDir, 0o755); err != nil {
 			return nil, err
 		}
-		return s.root.OpenFile(name, flag, 0o600)
+		return s.root.OpenFile(name, flag, perm)
 	}
 	return f, err
 }

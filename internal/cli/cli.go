@@ -129,7 +129,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 		verbs     []*cobra.Command
 	}{
 		{"run", "Containers:", []*cobra.Command{a.runCommand(), a.explainCommand()}},
-		{"image", "Images:", []*cobra.Command{a.pullCommand(), a.imagesCommand(), a.inspectCommand(), a.unpackCommand(), a.rmiCommand(), a.gcCommand()}},
+		{"image", "Images:", []*cobra.Command{a.pullCommand(), a.pushCommand(), a.copyCommand(), a.imagesCommand(), a.inspectCommand(), a.unpackCommand(), a.rmiCommand(), a.gcCommand()}},
 		{"other", "More:", []*cobra.Command{a.demoCommand(), a.versionCommand(), a.manCommand()}},
 	}
 	cobra.EnableCommandSorting = false // the order here is the help's

@@ -16,12 +16,13 @@ const (
 	present                 // was here before
 	fetching                // bytes come in
 	unpacking               // they are all here, and go out
+	verifying               // they are all there, and are looked at once more
 	reusing                 // the same, of one that was here before
 	done
 )
 
-// transfer is a blob on its way into the store, or from there into a tree.
-type transfer struct {
+// transferred is a blob on its way into the store, or from there into a tree.
+type transferred struct {
 	id        string // what people see of its digest
 	state     transferState
 	doneBytes int64
@@ -42,7 +43,7 @@ type progress struct {
 
 	mu        sync.Mutex
 	title     string
-	transfers []*transfer
+	transfers []*transferred
 	changed   bool
 	ended     bool // what is not done now will not be
 	stop      chan struct{}
@@ -122,10 +123,10 @@ func (p *progress) set(id string, state transferState, doneBytes, sizeBytes int6
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.changed = true
-	i := slices.IndexFunc(p.transfers, func(t *transfer) bool { return t.id == id })
+	i := slices.IndexFunc(p.transfers, func(t *transferred) bool { return t.id == id })
 	if i < 0 {
 		i = len(p.transfers)
-		p.transfers = append(p.transfers, &transfer{id: id})
+		p.transfers = append(p.transfers, &transferred{id: id})
 	}
 	t := p.transfers[i]
 	before := t.state
@@ -136,7 +137,7 @@ func (p *progress) set(id string, state transferState, doneBytes, sizeBytes int6
 	}
 	t.state = state
 	switch state {
-	case fetching, unpacking, reusing:
+	case fetching, unpacking, verifying, reusing:
 		if t.started.IsZero() {
 			t.started = now
 		}
@@ -152,7 +153,7 @@ func (p *progress) set(id string, state transferState, doneBytes, sizeBytes int6
 }
 
 // words tells the state in a log, where a beginning and an end are enough.
-func (t *transfer) words() string {
+func (t *transferred) words() string {
 	switch t.state {
 	case present:
 		return "here already"
@@ -165,7 +166,9 @@ func (t *transfer) words() string {
 }
 
 func (p *progress) running() bool {
-	return slices.ContainsFunc(p.transfers, func(t *transfer) bool { return t.state == fetching || t.state == unpacking || t.state == reusing })
+	return slices.ContainsFunc(p.transfers, func(t *transferred) bool {
+		return t.state == fetching || t.state == unpacking || t.state == verifying || t.state == reusing
+	})
 }
 
 // lines is the display for a terminal of that size. Where it is too low for all
@@ -173,7 +176,7 @@ func (p *progress) running() bool {
 func (p *progress) lines(columns, rows int) []line {
 	room := max(1, rows-4) // the title, the sum, what is left out, and the cursor's
 	shown := p.transfers
-	for _, drop := range []transferState{present, done, waiting, reusing, unpacking, fetching} {
+	for _, drop := range []transferState{present, done, waiting, reusing, verifying, unpacking, fetching} {
 		for i := 0; len(shown) > room && i < len(shown); {
 			if shown[i].state == drop {
 				shown = slices.Concat(shown[:i], shown[i+1:])
@@ -206,7 +209,7 @@ const (
 	minBar     = 5
 )
 
-func (p *progress) transferLine(t *transfer, columns int) line {
+func (p *progress) transferLine(t *transferred, columns int) line {
 	l := line{{fmt.Sprintf("  %-12s  ", t.id), plain}}
 	barStyle, bytes, rest, restStyle := cyan, sizeText(t.doneBytes)+" / "+sizeText(t.sizeBytes), "", plain
 	share := fraction(t.doneBytes, t.sizeBytes)
@@ -222,6 +225,8 @@ func (p *progress) transferLine(t *transfer, columns int) line {
 		}
 	case unpacking, reusing:
 		barStyle, rest = yellow, "unpacking"
+	case verifying:
+		barStyle, rest = yellow, "verifying"
 	case done:
 		share, barStyle, bytes, rest, restStyle = 1, green, sizeText(t.sizeBytes), durationText(t.took), green
 	}

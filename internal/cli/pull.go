@@ -68,7 +68,7 @@ func (a *app) showPull(name string, platform *v1.Platform, flags registryFlags,
 	display.begin("Pulling " + printable(name))
 	start := time.Now()
 	img, err := fetch(engine.PullOptions{
-		Platform: platform, Registry: client, Progress: &pullProgress{display: display, layers: map[digest.Digest]*layerProgress{}},
+		Platform: platform, Registry: client, Progress: newPullProgress(display),
 	})
 	display.close()
 	if err == nil {
@@ -81,9 +81,14 @@ func (a *app) showPull(name string, platform *v1.Platform, flags registryFlags,
 // pullProgress shows what the engine tells of a pull.
 type pullProgress struct {
 	display *progress
+	then    transferState // of what has all its bytes and is not done
 
 	mu     sync.Mutex
 	layers map[digest.Digest]*layerProgress
+}
+
+func newPullProgress(display *progress) *pullProgress {
+	return &pullProgress{display: display, then: unpacking, layers: map[digest.Digest]*layerProgress{}}
 }
 
 type layerProgress struct {
@@ -110,14 +115,15 @@ func (p *pullProgress) Advance(layer digest.Digest, bytes int64) {
 	}
 }
 
-// show: what has all its bytes and is not done is being unpacked.
 func (p *pullProgress) show(layer digest.Digest, l *layerProgress) {
 	state := fetching
 	switch {
-	case l.wasHere:
+	case l.wasHere && p.then == unpacking:
 		state = reusing
+	case l.wasHere:
+		state = present
 	case l.doneBytes >= l.sizeBytes:
-		state = unpacking
+		state = p.then
 	}
 	p.display.set(shortDigest(layer), state, l.doneBytes, l.sizeBytes)
 }

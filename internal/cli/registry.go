@@ -28,6 +28,14 @@ func declareRegistryFlags(flags flagSet) registryFlags {
 	}
 }
 
+// with is the same with other credentials, unless they are empty.
+func (f registryFlags) with(creds string) registryFlags {
+	if creds != "" {
+		f.creds = &creds
+	}
+	return f
+}
+
 // client makes the registry client that the flags ask for.
 func (f registryFlags) client(getenv func(string) string) (*remote.Client, error) {
 	options := remote.Options{UserAgent: "tare/" + version.Version, Credentials: auth.DefaultFiles(getenv)}

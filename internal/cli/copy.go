@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tare-oci/tare/engine"
+	"github.com/tare-oci/tare/engine/transport"
+	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/transfer"
+)
+
+const transportsHelp = `A place is named as skopeo and podman name it:
+
+  NAME                       the local store; as a source, a registry if it is not there
+  docker://REF               a registry
+  oci:DIR[:NAME]             an image layout
+  oci-archive:FILE[:NAME]    an image layout in a tar archive
+  docker-archive:FILE[:REF]  what docker save writes
+  dir:DIR                    a directory as skopeo writes it`
+
+func (a *app) copyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "copy [flags] SOURCE DESTINATION",
+		Short: "Copy an image from any place to any other",
+		Long: `Copy an image, an index or any other artifact from one place to another. What
+is at the destination already is not copied again, digests stay, every byte is
+verified, and the name comes last. The digest is printed.
+
+` + transportsHelp + `
+
+Of an index, the image for this machine's platform is copied; --all copies all of
+it, --platform another one; with --sparse the index goes along, and keeps its
+digest, although not all that it lists does.`,
+		Example: `  tare copy docker://debian:12 oci:debian:12
+  tare copy --all docker://debian:12 docker://registry.example.com/mirror/debian:12
+  tare copy --sparse --platform linux/amd64 --platform linux/arm64 docker://debian:12 oci:debian:12
+  tare copy docker-archive:app.tar registry.example.com/team/app:v1`,
+		Args: arguments(2, 2, "SOURCE and DESTINATION"),
+	}
+	t := a.declareTransferFlags(cmd)
+	cmd.ValidArgsFunction = a.completePlaces
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return t.copy(cmd, args[0], args[1]) }
+	return cmd
+}
+
+func (a *app) pushCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "push [flags] IMAGE [DESTINATION]",
+		Short: "Send an image to a registry",
+		Long: `Send an image of the local store to a registry: to the one in its name, or to
+DESTINATION, which may also be any other place. What is there already is not
+sent again. The digest is printed.
+
+` + transportsHelp,
+		Example: `  tare push registry.example.com/team/app:v1
+  tare push debian:12 registry.example.com/mirror/debian:12
+  tare push --all --plain-http app registry.lan:5000/app:v1`,
+		Args: arguments(1, 2, "IMAGE and DESTINATION"),
+	}
+	t := a.declareTransferFlags(cmd)
+	cmd.ValidArgsFunction = a.completeImages(1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		to := args[len(args)-1]
+		l, err := transport.Parse(to)
+		if err != nil {
+			return usageError{err}
+		}
+		if l.Kind == transport.Plain {
+			l.Kind = transport.Registry
+		}
+		e, err := a.engine()
+		if err != nil {
+			return err
+		}
+		_, err = e.Find(cmd.Context(), args[0]) // what is on a registry only is not pushed from there
+		if err := errors.Join(err, e.Close()); err != nil {
+			return err
+		}
+		return t.copy(cmd, args[0], l.String())
+	}
+	return cmd
+}
+
+// transferFlags say what to copy and how to talk to registries.
+type transferFlags struct {
+	app                *app
+	registry           registryFlags
+	srcCreds, dstCreds *string
+	platforms          *[]string
+	all, sparse, quiet *bool
+}
+
+func (a *app) declareTransferFlags(cmd *cobra.Command) transferFlags {
+	f := cmd.Flags()
+	t := transferFlags{
+		app:       a,
+		platforms: f.StringArray("platform", nil, "the image for `OS/ARCH[/VARIANT]` instead of this machine's; several with --sparse"),
+		all:       f.BoolP("all", "a", false, "an index with all that it lists"),
+		sparse:    f.Bool("sparse", false, "keep the index although not all that it lists goes along"),
+		registry:  declareRegistryFlags(f),
+		srcCreds:  f.String("src-creds", "", "sign in to the source's registry as `USER:PASSWORD`"),
+		dstCreds:  f.String("dest-creds", "", "sign in to the destination's registry as `USER:PASSWORD`"),
+		quiet:     f.BoolP("quiet", "q", false, "no progress, only the digest"),
+	}
+	return t
+}
+
+func (t transferFlags) options() (transfer.Options, error) {
+	o := transfer.Options{All: *t.all, Sparse: *t.sparse}
+	for _, s := range *t.platforms {
+		p, err := image.ParsePlatform(s)
+		if err != nil {
+			return o, usageError{err}
+		}
+		o.Platforms = append(o.Platforms, p)
+	}
+	switch {
+	case o.All && len(o.Platforms) > 0:
+		return o, usageError{errors.New("--all and --platform cannot be had at once")}
+	case len(o.Platforms) > 1 && !o.Sparse:
+		return o, usageError{errors.New("several --platform need --sparse, which keeps the index")}
+	}
+	return o, nil
+}
+
+func (t transferFlags) copy(cmd *cobra.Command, from, to string) error {
+	a := t.app
+	a.quiet = a.quiet || *t.quiet
+	o, err := t.options()
+	if err != nil {
+		return err
+	}
+	source, err := t.registry.with(*t.srcCreds).client(a.getenv)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	destination, err := t.registry.with(*t.dstCreds).client(a.getenv)
+	if err != nil {
+		return err
+	}
+	defer destination.Close()
+	e, err := a.engine()
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	var r transfer.Result
+	err = a.showTransfer("Copying "+from+" to "+to, func(p transfer.Progress) (err error) {
+		o.Progress = p
+		r, err = e.Copy(cmd.Context(), from, to, engine.CopyOptions{Options: o, From: source, To: destination})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.stdout, r.Root.Digest)
+	return err
+}
+
+// showTransfer shows the progress of whatever copies images.
+func (a *app) showTransfer(title string, do func(transfer.Progress) error) error {
+	display := a.newProgress()
+	display.begin(printable(title))
+	start := time.Now()
+	p := newPullProgress(display)
+	p.then = verifying
+	err := do(p)
+	display.close()
+	if err == nil {
+		a.info("Done in %s", durationText(time.Since(start)))
+	}
+	return err
+}
+
+// completePlaces offers transports and the images of the store.
+func (a *app) completePlaces(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	names, directive := a.completeImages(2)(cmd, args, typed)
+	if len(args) < 2 {
+		names = append(names, transport.Prefixes()...)
+		directive |= cobra.ShellCompDirectiveNoSpace
+	}
+	return names, directive
+}
