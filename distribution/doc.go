@@ -27,4 +27,5 @@ const (
 	HeaderFiltersApplied = "Oci-Filters-Applied"
 	HeaderTag            = "Oci-Tag"
 	HeaderUploadID       = "Docker-Upload-Uuid"
+	HeaderChunkMinLength = "Oci-Chunk-Min-Length"
 )

@@ -51,36 +51,95 @@ func DefaultFiles(getenv func(string) string) Files {
 }
 
 // Credential implements Source.
-func (f Files) Credential(_ context.Context, repo distribution.Repository) (Credential, error) {
+func (f Files) Credential(ctx context.Context, repo distribution.Repository) (Credential, error) {
 	for _, path := range f.Paths {
-		entries, err := readFile(path)
+		doc, err := readFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return Credential{}, err
 		}
-		if e, ok := lookUp(entries, repo); ok {
-			c, err := e.credential()
-			if err != nil {
-				return Credential{}, fmt.Errorf("read credentials %s: entry for %s: %w", path, repo.Host, err)
-			}
+		c, found, err := doc.credential(ctx, repo)
+		if err != nil {
+			return Credential{}, fmt.Errorf("read credentials %s: %w", path, err)
+		}
+		if found {
 			return c, nil
 		}
 	}
 	return Credential{}, nil
 }
 
-// entry is an element of "auths". Docker and containers share its form.
-type entry struct {
-	Auth          string `json:"auth"` // base64 of user:password
-	Username      string `json:"username"`
-	Password      string `json:"password"`
-	IdentityToken string `json:"identitytoken"`
-	RegistryToken string `json:"registrytoken"`
+// document is what of a credential file is for us.
+type document struct {
+	Auths       map[string]entry  `json:"auths"`
+	CredHelpers map[string]Helper `json:"credHelpers"` // by host
+	CredsStore  Helper            `json:"credsStore"`  // Docker: for all hosts
 }
 
-func readFile(path string) (map[string]entry, error) {
+// credential finds the one for a repository. A helper for the host is asked
+// first. Docker writes an empty entry for what it has put into its store.
+func (d document) credential(ctx context.Context, repo distribution.Repository) (Credential, bool, error) {
+	for key, helper := range d.CredHelpers {
+		if hostOf(key) != repo.Host {
+			continue
+		}
+		c, found, err := helper.get(ctx, key)
+		if err != nil || found {
+			return c, found, err
+		}
+	}
+	if e, ok := lookUp(d.Auths, repo); ok && e != (entry{}) {
+		c, err := e.credential()
+		if err != nil {
+			err = fmt.Errorf("entry for %s: %w", repo.Host, err)
+		}
+		return c, true, err
+	}
+	if d.CredsStore == "" {
+		return Credential{}, false, nil
+	}
+	c, found, err := d.CredsStore.get(ctx, serverKey(repo.Host))
+	if errors.Is(err, errNoHelper) {
+		// The file may come from another machine. Who has no keychain has nothing
+		// in it, and most of what is pulled needs no credential.
+		return Credential{}, false, nil
+	}
+	return c, found, err
+}
+
+// serverKey is the name under which Docker keeps the credential for a host.
+func serverKey(host string) string {
+	if host == "docker.io" {
+		return "https://index.docker.io/v1/"
+	}
+	return host
+}
+
+// entry is an element of "auths". Docker and containers share its form.
+type entry struct {
+	Auth          string `json:"auth,omitempty"` // base64 of user:password
+	Username      string `json:"username,omitempty"`
+	Password      string `json:"password,omitempty"`
+	IdentityToken string `json:"identitytoken,omitempty"`
+	RegistryToken string `json:"registrytoken,omitempty"`
+}
+
+func readFile(path string) (document, error) {
+	data, err := readBytes(path)
+	if err != nil || len(data) == 0 {
+		return document{}, err
+	}
+	var doc document
+	// The decoder's own error may quote the file, so it only lends its place.
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return document{}, fmt.Errorf("read credentials %s: %s", path, describe(err))
+	}
+	return doc, nil
+}
+
+func readBytes(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read credentials %s: %w", path, errors.Unwrap(err))
@@ -93,17 +152,7 @@ func readFile(path string) (map[string]entry, error) {
 	if len(data) > maxFileBytes {
 		return nil, fmt.Errorf("read credentials %s: %w", path, distribution.ErrTooLarge)
 	}
-	var doc struct {
-		Auths map[string]entry `json:"auths"`
-	}
-	if len(data) == 0 {
-		return nil, nil
-	}
-	// The decoder's own error may quote the file, so it only lends its place.
-	if err := json.Unmarshal(data, &doc); err != nil {
-		return nil, fmt.Errorf("read credentials %s: %s", path, describe(err))
-	}
-	return doc.Auths, nil
+	return data, nil
 }
 
 func describe(err error) string {

@@ -98,6 +98,44 @@ func TestBearer(t *testing.T) {
 	}
 }
 
+// An identity token is exchanged for a token by POST, and goes nowhere else.
+func TestIdentityToken(t *testing.T) {
+	var elsewhere atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer other.Close()
+	redirect := false
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case redirect:
+			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+		case r.Method == http.MethodPost && r.FormValue("grant_type") == "refresh_token" && r.FormValue("refresh_token") == "SECRET" &&
+			r.FormValue("service") == "reg" && r.FormValue("scope") == "repository:a/b:pull" && r.FormValue("client_id") != "" && r.URL.RawQuery == "x=y":
+			fmt.Fprint(w, `{"access_token":"good","expires_in":300}`)
+		default:
+			w.WriteHeader(400)
+		}
+	}))
+	defer tokens.Close()
+	f := newFaulty(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer good" {
+			step(401, "", fmt.Sprintf(`Www-Authenticate: Bearer realm="%s/token?x=y",service="reg",scope="repository:a/b:pull"`, tokens.URL))(w, r)
+			return
+		}
+		manifestOK(w, r)
+	})
+	for _, redirect = range []bool{false, true} {
+		opts := quick()
+		opts.Credentials = auth.Static{Host: f.repo.Host, Value: auth.Credential{IdentityToken: "SECRET"}}
+		_, _, err := newClient(t, opts).Resolve(t.Context(), f.ref("x"))
+		if (err != nil) != redirect || err != nil && strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("redirect %v: %v", redirect, err)
+		}
+	}
+	if elsewhere.Load() > 0 {
+		t.Error("the token went along with a redirect")
+	}
+}
+
 func TestBearerExpires(t *testing.T) {
 	tr := newTokenRegistry(t, "", "")
 	c := tr.client(t, "", "")

@@ -191,41 +191,27 @@ func (a *authorizer) newToken(ctx context.Context, h *hostAuth, call *call, scop
 	if cred.RegistryToken != "" {
 		return "Bearer " + cred.RegistryToken, nil
 	}
-	query := h.realm.Query()
-	if h.service != "" {
-		query.Set("service", h.service)
-	}
-	query.Del("scope")
-	for _, s := range scopes {
-		query.Add("scope", s)
-	}
-	if cred.Username != "" {
-		query.Set("account", cred.Username)
-	}
-	u := *h.realm
-	u.RawQuery = query.Encode()
-	t, err := a.fetchToken(ctx, &u, cred)
+	t, err := a.fetchToken(ctx, h, cred, scopes)
 	if err != nil {
-		return "", fmt.Errorf("get token from %s: %w", u.Host, err)
+		return "", fmt.Errorf("get token from %s: %w", h.realm.Host, err)
 	}
 	h.keepSecret(t.value)
 	h.tokens[strings.Join(call.scopes, " ")] = t
 	return "Bearer " + t.value, nil
 }
 
-func (a *authorizer) fetchToken(ctx context.Context, u *url.URL, cred auth.Credential) (token, error) {
+// fetchToken asks the token server: by OAuth2 with an identity token (RFC 6749
+// section 6, as Docker's "Token Authentication: OAuth2" has it), else by GET,
+// with the password if there is one.
+func (a *authorizer) fetchToken(ctx context.Context, h *hostAuth, cred auth.Credential, scopes []string) (token, error) {
 	ctx, watch := newWatch(ctx, a.client.opts.IdleTimeout)
 	defer watch.end()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return token{}, permanent{withoutURL(err)}
-	}
-	req.Header.Set("User-Agent", a.client.opts.UserAgent)
-	if cred.Username != "" {
-		req.Header.Set("Authorization", basic(cred))
+	request := a.getToken
+	if cred.IdentityToken != "" {
+		request = a.refreshToken
 	}
 	asked := time.Now()
-	resp, err := a.client.http.Do(req)
+	resp, err := request(ctx, h, cred, scopes)
 	if err != nil {
 		return token{}, withoutURL(err)
 	}
@@ -240,6 +226,51 @@ func (a *authorizer) fetchToken(ctx context.Context, u *url.URL, cred auth.Crede
 		}
 	}
 	return readToken(resp.Body, asked)
+}
+
+func (a *authorizer) getToken(ctx context.Context, h *hostAuth, cred auth.Credential, scopes []string) (*http.Response, error) {
+	query := h.realm.Query()
+	if h.service != "" {
+		query.Set("service", h.service)
+	}
+	query.Del("scope")
+	for _, s := range scopes {
+		query.Add("scope", s)
+	}
+	if cred.Username != "" {
+		query.Set("account", cred.Username)
+	}
+	u := *h.realm
+	u.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, permanent{err}
+	}
+	req.Header.Set("User-Agent", a.client.opts.UserAgent)
+	if cred.Username != "" {
+		req.Header.Set("Authorization", basic(cred))
+	}
+	return a.client.http.Do(req)
+}
+
+// clientID is what this program is called in OAuth2.
+const clientID = "tare"
+
+func (a *authorizer) refreshToken(ctx context.Context, h *hostAuth, cred auth.Credential, scopes []string) (*http.Response, error) {
+	form := url.Values{
+		"grant_type": {"refresh_token"}, "refresh_token": {cred.IdentityToken}, "client_id": {clientID},
+		"service": {h.service}, "scope": {strings.Join(scopes, " ")},
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.realm.String(), strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, permanent{err}
+	}
+	req.Header.Set("User-Agent", a.client.opts.UserAgent)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	// A redirect would carry the token, which is in the body, to wherever it leads.
+	client := *a.client.http
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return client.Do(req)
 }
 
 func readToken(body io.Reader, asked time.Time) (token, error) {

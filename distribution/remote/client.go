@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -33,8 +32,15 @@ type Options struct {
 	PlainHTTP func(host string) bool
 	// RootCAs are trusted in place of the system's; see LoadCAs.
 	RootCAs *x509.CertPool
+	// HostTLS gives hosts (host[:port]) certificates of their own; nil for a host
+	// means that it has none. CertDirs.TLS is one.
+	HostTLS func(host string) (*tls.Config, error)
 	// UserAgent defaults to "tare".
 	UserAgent string
+
+	// ChunkBytes is the most that one request of an upload carries; zero leaves
+	// it to the client. A registry may ask for more.
+	ChunkBytes int64
 
 	// MaxAttempts bounds how often one request is tried, and how often one blob
 	// is taken up again without progress. Default 5.
@@ -86,22 +92,23 @@ func New(opts Options) *Client {
 	setDefault(&opts.HeaderTimeout, defaultHeaderTimeout)
 	setDefault(&opts.IdleTimeout, defaultIdleTimeout)
 	c := &Client{opts: opts, schemes: map[string]string{}}
-	c.http = &http.Client{
-		CheckRedirect: c.checkRedirect,
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    tlsTimeout,
-			ResponseHeaderTimeout:  opts.HeaderTimeout,
-			IdleConnTimeout:        idleConnTimeout,
-			MaxIdleConnsPerHost:    maxIdleConnsPerHost,
-			MaxResponseHeaderBytes: maxHeaderBytes,
-			ForceAttemptHTTP2:      true,
-			// A digest is of the bytes as stored, and inflating what a registry
-			// sends is the caller's decision.
-			DisableCompression: true,
-		},
+	transport := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    tlsTimeout,
+		ResponseHeaderTimeout:  opts.HeaderTimeout,
+		IdleConnTimeout:        idleConnTimeout,
+		MaxIdleConnsPerHost:    maxIdleConnsPerHost,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		ForceAttemptHTTP2:      true,
+		// A digest is of the bytes as stored, and inflating what a registry
+		// sends is the caller's decision.
+		DisableCompression: true,
+	}
+	c.http = &http.Client{CheckRedirect: c.checkRedirect, Transport: transport}
+	if opts.HostTLS != nil {
+		c.http.Transport = &hostTransports{Transport: transport, tls: opts.HostTLS, byHost: map[string]*http.Transport{}}
 	}
 	c.auth = newAuthorizer(c, opts.Credentials)
 	return c
@@ -116,24 +123,6 @@ func setDefault[T comparable](field *T, value T) {
 
 // Close drops the idle connections. A Client can still be used afterwards.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// LoadCAs is the system's certificate authorities and those in the PEM files.
-func LoadCAs(files ...string) (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("load system certificates: %w", err)
-	}
-	for _, file := range files {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("load certificates: %w", err)
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("load certificates %s: no PEM certificate in it", file)
-		}
-	}
-	return pool, nil
-}
 
 // scheme is what to speak with host now.
 func (c *Client) scheme(host string) string {

@@ -525,6 +525,12 @@ func TestTagPages(t *testing.T) {
 	}
 }
 
+func TestDeleteNotAllowed(t *testing.T) {
+	f := newFaulty(t, step(405, string(distribution.EncodeErrorBody(distribution.Errorf(distribution.CodeUnsupported, "x")))))
+	wantErr(t, newClient(t, quick()).Delete(t.Context(), f.ref("x")), distribution.ErrUnsupported)
+	f.wantRequests(t, 1)
+}
+
 func TestUploadFaults(t *testing.T) {
 	content, desc := blob(2 << 20)
 	location := step(202, "", "Location: /v2/a/b/blobs/uploads/1?_state=x%2Fy&z")
@@ -542,9 +548,10 @@ func TestUploadFaults(t *testing.T) {
 	for name, steps := range map[string][]http.HandlerFunc{
 		"there already":   {step(200, "")},
 		"plain":           {missing, location, take},
-		"cut":             {missing, location, abort, location, take},
-		"503":             {missing, step(503, ""), location, step(503, ""), location, take},
-		"nobody reads it": {missing, location, stuck, location, take},
+		"cut":             {missing, location, abort, missing, location, take},
+		"503":             {missing, step(503, ""), location, step(503, ""), missing, location, take},
+		"answer is lost":  {missing, location, abort, step(200, "")},
+		"nobody reads it": {missing, location, stuck, missing, location, take},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFaulty(t, steps...)

@@ -16,25 +16,31 @@ import (
 )
 
 // PushBlob uploads a blob unless repo has it. open gives the content from its
-// start, once for each attempt. The upload is monolithic: POST, then PUT.
+// start, once for each attempt; where it can seek, what the registry has
+// already is skipped that way. A small blob goes in one request, a large one as
+// a stream that is taken up again where it broke ("Pushing a blob in chunks").
 func (c *Client) PushBlob(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
 	fail := func(err error) error { return fmt.Errorf("push blob %s@%s: %w", repo, desc.Digest, err) }
-	has, err := c.HasBlob(ctx, repo, desc)
-	if err != nil {
-		return fail(err)
-	}
-	if has {
-		return nil
-	}
+	chunk := c.opts.ChunkBytes
 	for attempt := 1; ; attempt++ {
-		err := c.uploadBlob(ctx, repo, desc, open)
-		if err == nil {
+		// Also after a failure: the answer may be all that was lost.
+		has, err := c.HasBlob(ctx, repo, desc)
+		if err != nil {
+			return fail(err)
+		}
+		if has {
+			return nil
+		}
+		if err = c.uploadBlob(ctx, repo, desc, chunk, open); err == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
 			return fail(context.Cause(ctx))
 		}
-		// A session that broke is not to be trusted again: a new one is cheap.
+		if chunk == 0 && desc.Size > smallChunkBytes && errors.Is(err, distribution.ErrTooLarge) {
+			chunk = smallChunkBytes // something on the way has a limit on requests
+			continue
+		}
 		wait, again := c.retry(attempt, err, false)
 		if !again {
 			return fail(err)
@@ -43,36 +49,6 @@ func (c *Client) PushBlob(ctx context.Context, repo distribution.Repository, des
 			return fail(err)
 		}
 	}
-}
-
-// uploadBlob is one session from its start to its end.
-func (c *Client) uploadBlob(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-	start := c.newCall(repo, http.MethodPost, push, distribution.Endpoint{Route: distribution.RouteUploads, Name: repo.Name}, http.StatusAccepted)
-	resp, err := c.do(ctx, start)
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	session, err := c.location(resp)
-	if err != nil {
-		return err
-	}
-	put := &call{
-		repo:     repo,
-		scopes:   start.scopes,
-		method:   http.MethodPut,
-		url:      func() *url.URL { return withDigest(session, desc.Digest) },
-		header:   http.Header{"Content-Type": {"application/octet-stream"}},
-		want:     []int{http.StatusCreated, http.StatusNoContent},
-		body:     open,
-		bodySize: desc.Size,
-		once:     true,
-	}
-	if resp, err = c.attempt(ctx, put); err != nil {
-		return err
-	}
-	resp.Body.Close()
-	return nil
 }
 
 // location is where an upload goes on: opaque, relative or absolute. It may be
@@ -142,7 +118,9 @@ func (c *Client) Mount(ctx context.Context, repo distribution.Repository, from s
 }
 
 // PushManifest puts a manifest at ref: under its tag, or by digest when it
-// has none. A reference with both must have the body's digest.
+// has none. A reference with both must have the body's digest. Where the
+// manifest has a subject and the registry no list of referrers, the referrers
+// tag is kept ("Pushing Manifests with Subject").
 func (c *Client) PushManifest(ctx context.Context, ref distribution.Reference, mediaType string, body []byte) (ocispec.Descriptor, error) {
 	fail := func(err error) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, fmt.Errorf("push manifest %s: %w", ref, err)
@@ -157,6 +135,23 @@ func (c *Client) PushManifest(ctx context.Context, ref distribution.Reference, m
 	if len(body) > distribution.MaxManifestSizeBytes {
 		return fail(fmt.Errorf("%d bytes: %w", len(body), distribution.ErrTooLarge))
 	}
+	subject, referrer, err := subjectOf(desc, body)
+	if err != nil {
+		return fail(err)
+	}
+	kept, err := c.putManifest(ctx, ref, mediaType, body)
+	if err == nil && subject != nil && !kept {
+		err = c.refer(ctx, ref.Repository, subject.Digest, referrer)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return desc, nil
+}
+
+// putManifest sends a manifest, and returns whether the registry says that it
+// keeps the list of the subject's referrers itself.
+func (c *Client) putManifest(ctx context.Context, ref distribution.Reference, mediaType string, body []byte) (listed bool, err error) {
 	target := ref.WithDefaultTag().Tag
 	if target == "" {
 		target = ref.Digest.String()
@@ -165,11 +160,10 @@ func (c *Client) PushManifest(ctx context.Context, ref distribution.Reference, m
 	call := c.newCall(ref.Repository, http.MethodPut, push, e, http.StatusCreated)
 	call.header.Set("Content-Type", mediaType)
 	call.body = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	call.bodySize = desc.Size
+	call.bodySize = int64(len(body))
 	resp, err := c.do(ctx, call)
 	if err != nil {
-		return fail(err)
+		return false, err
 	}
-	resp.Body.Close()
-	return desc, nil
+	return resp.Header.Get(distribution.HeaderSubject) != "", resp.Body.Close()
 }
