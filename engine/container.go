@@ -121,7 +121,10 @@ func (c *container) configure(o RunOptions) error {
 		CgroupsPath: cgroupsPath(c.id),
 	}
 	var err error
-	if b.Hostname, err = hostname(c.id, o); err == nil {
+	if b.MemorySwapBytes, err = o.memorySwapBytes(); err == nil {
+		b.Hostname, err = hostname(c.id, o)
+	}
+	if err == nil {
 		b.Mounts, err = c.hostFiles(b.Hostname, o.Network)
 	}
 	if err != nil {

@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -144,7 +146,13 @@ func (f *fetcher) Fetch(ctx context.Context, desc v1.Descriptor) ([]byte, error)
 	if there, err := f.session.Has(ctx, desc); err != nil {
 		return nil, err
 	} else if there {
-		return f.session.Fetch(ctx, desc)
+		data, err := f.session.Fetch(ctx, desc)
+		if !errors.Is(err, image.ErrMismatch) {
+			return data, err
+		}
+		if err := f.session.Recheck(ctx, desc); err != nil && !errors.Is(err, image.ErrMismatch) {
+			return nil, err
+		}
 	}
 	data, err := fetchDocument(ctx, f.registry, f.repo, desc)
 	if err != nil {
@@ -209,6 +217,13 @@ func (f *fetcher) layer(ctx context.Context, desc v1.Descriptor, unpack func(io.
 		return err
 	}
 	defer in.Close()
+	if in.Offset() == desc.Size && unpack != nil {
+		// Nothing has to be fetched, unless it has come to harm since it was.
+		if in, err = f.sound(ctx, in, desc); err != nil {
+			return err
+		}
+		defer in.Close()
+	}
 	f.progress.Start(desc, in.Offset())
 	if in.Offset() > 0 || desc.Size == 0 || unpack == nil {
 		if err := f.fill(ctx, in, desc, nil); err != nil {
@@ -237,6 +252,18 @@ func (f *fetcher) layer(ctx context.Context, desc v1.Descriptor, unpack func(io.
 		err = uerr
 	}
 	return err
+}
+
+// sound returns an ingest of a blob that was here whole: in itself, or another
+// that begins anew if its content is not right.
+func (f *fetcher) sound(ctx context.Context, in *layout.Ingest, desc v1.Descriptor) (*layout.Ingest, error) {
+	if err := in.Commit(); err != nil && !errors.Is(err, image.ErrMismatch) {
+		return nil, err
+	}
+	if err := f.session.Recheck(ctx, desc); err == nil || !errors.Is(err, image.ErrMismatch) && !errors.Is(err, fs.ErrNotExist) {
+		return in, err
+	}
+	return f.session.Ingest(ctx, desc)
 }
 
 // fill writes what is missing of a blob, and the same to copyTo unless that is

@@ -343,8 +343,24 @@ func TestUnpack(t *testing.T) {
 	if err := os.Mkdir(tree, 0o755); err != nil { // an empty one is fine
 		t.Fatal(err)
 	}
+	var warned []string
+	e.options.Warn = func(m string) { warned = append(warned, m) }
 	if err := e.Unpack(t.Context(), small(t), tree, UnpackOptions{RootfsOnly: true}); err != nil {
 		t.Fatal(err)
+	}
+	if len(warned) > 0 {
+		t.Errorf("in a directory of ours alone: warned of %q", warned)
+	}
+	open, err := os.MkdirTemp("/tmp", "tare-open-") // not t.TempDir, which is nobody else's
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(open)
+	if err := errors.Join(os.Chmod(open, 0o755), e.Unpack(t.Context(), small(t), open+"/tree", UnpackOptions{RootfsOnly: true})); err != nil {
+		t.Fatal(err)
+	}
+	if len(warned) != 1 || !strings.Contains(warned[0], open+"/tree is open to all users") {
+		t.Errorf("in a directory of everybody's: warned of %q", warned)
 	}
 	if _, err := os.Stat(filepath.Join(tree, "bin/busybox")); err != nil {
 		t.Error(err)
@@ -378,6 +394,59 @@ func TestUnpack(t *testing.T) {
 		t.Errorf("beside the bundle: %v, %v", found, err)
 	}
 	checkClean(t, e)
+}
+
+// TestDamagedBlobs: what the disk has damaged is found, whatever is done with it,
+// and the next pull brings it again.
+func TestDamagedBlobs(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	b := serve(t, bigImage(t))
+	flip := func(e *Engine, d digest.Digest) {
+		path := filepath.Join(e.ImagesDir(), "blobs", string(d.Algorithm()), d.Encoded())
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[len(data)/2] ^= 1
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull := func(e *Engine, o PullOptions) {
+		t.Helper()
+		if _, err := e.Pull(t.Context(), b.name(), o); err != nil {
+			t.Error(err)
+		}
+		checkClean(t, e) // which reads all blobs
+	}
+	packed := impatient(t)
+	packed.BlobsOnly = true
+	for name, d := range map[string]digest.Digest{
+		"manifest": b.target().Digest, "config": b.manifestOf(t).Config.Digest, "layer": b.layer(t, 1).Digest,
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			pull(e, packed)
+			flip(e, d)
+			pull(e, impatient(t))
+			if out := mustOutput(t, e, RunOptions{Image: b.name(), Args: []string{"sh", "-c", "wc -c </big"}}); out != "8388608\n" {
+				t.Errorf("run: %q", out)
+			}
+		})
+	}
+	e := newEngine(t)
+	pull(e, impatient(t)) // unpacked, too: another pull does not read it
+	flip(e, b.layer(t, 1).Digest)
+	dir := filepath.Join(t.TempDir(), "bundle")
+	err := e.Unpack(t.Context(), b.name(), dir, UnpackOptions{})
+	if !errors.Is(err, image.ErrMismatch) || !strings.Contains(err.Error(), b.layer(t, 1).Digest.String()) {
+		t.Errorf("unpack of a damaged layer: %v", err)
+	}
+	pull(e, impatient(t))
+	if err := e.Unpack(t.Context(), b.name(), dir, UnpackOptions{}); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestUnpackBadImages: nothing may be left of what can't be unpacked.

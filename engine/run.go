@@ -45,9 +45,13 @@ type RunOptions struct {
 	// "host".
 	Network string
 
-	MemoryBytes int64   // 0 is no limit
-	CPUs        float64 // 0 is no limit; 1.5 is one and a half processors' time
-	PidsLimit   int64   // 0 is no limit
+	MemoryBytes int64 // 0 is no limit
+	// MemorySwapBytes is the limit of memory and swap together; equal to
+	// MemoryBytes is no swap, -1 any. 0 is twice MemoryBytes where the kernel
+	// counts swap.
+	MemorySwapBytes int64
+	CPUs            float64 // 0 is no limit; 1.5 is one and a half processors' time
+	PidsLimit       int64   // 0 is no limit
 
 	// CapAdd and CapDrop have names with or without CAP_, or ALL.
 	CapAdd, CapDrop []string

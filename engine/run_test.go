@@ -14,6 +14,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tare-oci/tare/internal/testenv"
+	"github.com/tare-oci/tare/runtime/host"
 )
 
 // small is an image with busybox in a layout.
@@ -153,6 +154,9 @@ func TestContainerIsAsTheOptionsSay(t *testing.T) {
 			"grep -E 'NoNewPrivs|Seccomp:' /proc/self/status", "NoNewPrivs:\t1\nSeccomp:\t0"},
 		{"default seccomp", RunOptions{Image: small(t)}, "grep Seccomp: /proc/self/status; unshare -U true 2>/dev/null || echo no", "Seccomp:\t2\nno"},
 		{"limits", RunOptions{Image: small(t), MemoryBytes: 64 << 20, CPUs: 1.5, PidsLimit: 50}, limitsScript, "67108864\n150000\n50"},
+		{"swap", RunOptions{Image: small(t), MemoryBytes: 64 << 20}, swapScript, swapLimit(128 << 20)},
+		{"swap as asked for", RunOptions{Image: small(t), MemoryBytes: 64 << 20, MemorySwapBytes: 80 << 20}, swapScript, swapLimit(80 << 20)},
+		{"no swap", RunOptions{Image: small(t), MemoryBytes: 64 << 20, MemorySwapBytes: 64 << 20}, swapScript, swapLimit(64 << 20)},
 		{"stdin is empty", RunOptions{Image: small(t)}, "cat | wc -c", "0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -174,6 +178,18 @@ const limitsScript = `cd /sys/fs/cgroup
 cat memory.max memory/memory.limit_in_bytes 2>/dev/null
 cat cpu.max cpu/cpu.cfs_quota_us 2>/dev/null | cut -d' ' -f1
 cat pids.max pids/pids.max 2>/dev/null; true`
+
+// swapScript prints the limit of memory and swap together, where the kernel has one.
+const swapScript = `cd /sys/fs/cgroup
+[ ! -e memory.swap.max ] || echo $(($(cat memory.max) + $(cat memory.swap.max)))
+cat memory/memory.memsw.limit_in_bytes 2>/dev/null; true`
+
+func swapLimit(bytes int64) string {
+	if machine, err := host.Probe(); err != nil || !countsSwap(&machine) {
+		return ""
+	}
+	return fmt.Sprint(bytes)
+}
 
 func resolvConfSize(t *testing.T) string {
 	data, err := os.ReadFile("/etc/resolv.conf")
@@ -224,6 +240,8 @@ func TestRunRefuses(t *testing.T) {
 		{"named volume", with(func(o *RunOptions) { o.Volumes = []string{"data:/x"} }), 125, "absolute path"},
 		{"network", with(func(o *RunOptions) { o.Network = "bridge" }), 125, `network "bridge"`},
 		{"memory", with(func(o *RunOptions) { o.MemoryBytes = 1 }), 125, "6 MiB"},
+		{"swap below memory", with(func(o *RunOptions) { o.MemoryBytes, o.MemorySwapBytes = 64<<20, 32<<20 }), 125, "below"},
+		{"swap without memory", with(func(o *RunOptions) { o.MemorySwapBytes = 32 << 20 }), 125, "needs one of memory"},
 		{"capability", with(func(o *RunOptions) { o.CapAdd = []string{"fly"} }), 125, "CAP_FLY"},
 		{"security option", with(func(o *RunOptions) { o.SecurityOpts = []string{"label=x"} }), 125, "label=x"},
 		{"profile", with(func(o *RunOptions) { o.SecurityOpts = []string{"seccomp=/no/such"} }), 125, "/no/such"},

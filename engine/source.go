@@ -51,7 +51,28 @@ func (e *Engine) source(ctx context.Context, name string, platform *v1.Platform,
 		return nil, err
 	}
 	// What the store has was verified when it came, and the DiffID is again.
-	return &source{found.Name, found.Image, stored[*layout.Blob]{e.images.Open}, func() error { return nil }}, nil
+	return &source{found.Name, found.Image, ownLayers{e.images}, func() error { return nil }}, nil
+}
+
+// ownLayers are those of an image in the store.
+type ownLayers struct{ store *layout.Store }
+
+// layer looks, where a layer cannot be unpacked, whether its blob has come to
+// harm. One that has is removed, so that the next pull brings it.
+func (l ownLayers) layer(ctx context.Context, desc v1.Descriptor, unpack func(io.Reader) error) error {
+	err := stored[*layout.Blob]{l.store.Open}.layer(ctx, desc, unpack)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	session, serr := l.store.Begin(ctx)
+	if serr != nil {
+		return err
+	}
+	defer session.Close()
+	if damaged := session.Recheck(ctx, desc); errors.Is(damaged, image.ErrMismatch) {
+		return fmt.Errorf("%w (%w; it is removed, and the next pull fetches it again)", damaged, err)
+	}
+	return err
 }
 
 func (e *Engine) sourceElsewhere(ctx context.Context, name string, platform *v1.Platform) (*source, error) {

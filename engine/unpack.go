@@ -71,11 +71,31 @@ func (e *Engine) unpackTo(ctx context.Context, name, dir string, o UnpackOptions
 		// Not os.Rename, which refuses a directory that is there and empty.
 		err = unix.Rename(from, dir)
 	}
+	if err == nil && o.RootfsOnly && reachable(dir) {
+		e.options.Warn(fmt.Sprintf("%s is open to all users of this machine, as the image has it for /: setuid programs in it are, too; "+
+			"a directory above it of mode 700 keeps them out", dir))
+	}
 	if err != nil || o.RootfsOnly {
 		return errors.Join(err, made.remove())
 	}
 	made.release()
 	return nil
+}
+
+// reachable says whether any user can enter a directory. A root file system has
+// to have the image's mode for "/", or other users than root could do nothing in
+// a container that has it; so only what is above can protect it.
+func reachable(dir string) bool {
+	for {
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) != nil || st.Mode&0o001 == 0 {
+			return false
+		}
+		if dir == "/" {
+			return true
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 // checkVacant says whether a directory can be made here.

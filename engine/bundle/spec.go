@@ -42,7 +42,9 @@ type Options struct {
 	Network string
 
 	MemoryBytes, PidsLimit int64
-	CPUs                   float64
+	// MemorySwapBytes limits memory and swap together; -1 is unlimited swap, 0 leaves it to the kernel.
+	MemorySwapBytes int64
+	CPUs            float64
 
 	CapAdd, CapDrop []string
 	SecurityOpts    []string
@@ -228,6 +230,17 @@ func setResources(s *specs.Spec, o Options) error {
 			return fmt.Errorf("memory limit of %d bytes: the least is 6 MiB", o.MemoryBytes)
 		}
 		r.Memory = &specs.LinuxMemory{Limit: &o.MemoryBytes}
+	}
+	switch {
+	case o.MemorySwapBytes == 0:
+	case o.MemorySwapBytes < -1:
+		return fmt.Errorf("limit of %d bytes of memory and swap: -1 is without limit", o.MemorySwapBytes)
+	case r.Memory == nil && o.MemorySwapBytes != -1:
+		return errors.New("a limit of memory and swap together needs one of memory, too")
+	case o.MemorySwapBytes != -1 && o.MemorySwapBytes < o.MemoryBytes:
+		return fmt.Errorf("limit of %d bytes of memory and swap together: it is below the %d of memory alone", o.MemorySwapBytes, o.MemoryBytes)
+	case r.Memory != nil:
+		r.Memory.Swap = &o.MemorySwapBytes
 	}
 	if o.CPUs != 0 {
 		const minCPUs, maxCPUs = 0.01, 1 << 16 // the kernel's least quota is 1 ms

@@ -91,6 +91,43 @@ func (p *Session) ingest(ctx context.Context, desc v1.Descriptor) (*Ingest, erro
 	return in, nil
 }
 
+// Recheck reads a whole blob that the store has. Where its content is not what
+// its name says, the disk has damaged it, or somebody has: it is removed, so that
+// it can be fetched again, and the error is one with image.ErrMismatch.
+func (p *Session) Recheck(ctx context.Context, desc v1.Descriptor) error {
+	if err := p.recheck(ctx, desc.Digest); err != nil {
+		return p.blobError("check", desc.Digest, err)
+	}
+	return nil
+}
+
+func (p *Session) recheck(ctx context.Context, d digest.Digest) error {
+	_, damaged := p.hashBlob(ctx, d)
+	if !errors.Is(damaged, image.ErrMismatch) {
+		return damaged
+	}
+	// Who holds the partial file's lock is about to put a sound blob in its place.
+	f, err := p.openPrivate(partialPath(d), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return errors.Join(damaged, err)
+	}
+	defer f.Close()
+	if err := flock(ctx, f, syscall.LOCK_EX); err != nil {
+		return errors.Join(damaged, err)
+	}
+	if _, damaged = p.hashBlob(ctx, d); !errors.Is(damaged, image.ErrMismatch) {
+		return damaged
+	}
+	path, err := blobPath(d)
+	if err == nil {
+		err = p.remove(path)
+	}
+	if st, staterr := f.Stat(); staterr == nil && st.Size() == 0 {
+		err = errors.Join(err, p.remove(partialPath(d)))
+	}
+	return errors.Join(damaged, err)
+}
+
 func partialPath(d digest.Digest) string {
 	return partialDir + "/" + string(d.Algorithm()) + "-" + d.Encoded()
 }

@@ -25,6 +25,7 @@ type runFlags struct {
 	entrypoint string
 	envFiles   []string
 	memory     byteSize
+	memorySwap swapSize
 	remove     bool
 
 	pull     string
@@ -62,6 +63,7 @@ func declareRunFlags(cmd *cobra.Command, letters bool) *runFlags {
 	})
 	flagGroup(cmd, "Limits", func(s *pflag.FlagSet) {
 		s.VarP(&f.memory, "memory", letter("m"), "at most this `size` of memory, such as 64m or 2g")
+		s.Var(&f.memorySwap, "memory-swap", "at most this `size` of memory and swap together, -1 for any; by default twice --memory")
 		s.Float64Var(&o.CPUs, "cpus", 0, "at most this `number` of processors' time, such as 1.5")
 		s.Int64Var(&o.PidsLimit, "pids-limit", 0, "at most this `number` of processes and threads")
 	})
@@ -92,7 +94,7 @@ func completeChoice(cmd *cobra.Command, flag string, known ...string) {
 func (f *runFlags) options(getenv func(string) string, args []string) (engine.RunOptions, error) {
 	o := f.o
 	o.Image, o.Args = args[0], args[1:]
-	o.MemoryBytes = int64(f.memory)
+	o.MemoryBytes, o.MemorySwapBytes = int64(f.memory), int64(f.memorySwap.byteSize)
 	if f.set.Changed("entrypoint") {
 		o.Entrypoint = []string{}
 		if f.entrypoint != "" {
@@ -226,6 +228,18 @@ func (b *byteSize) Set(s string) error {
 	n, err := parseSize(s)
 	*b = byteSize(n)
 	return err
+}
+
+// swapSize is a byteSize that may be -1: unlimited.
+type swapSize struct{ byteSize }
+
+// Set implements pflag.Value.
+func (s *swapSize) Set(v string) error {
+	if v == "-1" {
+		s.byteSize = -1
+		return nil
+	}
+	return s.byteSize.Set(v)
 }
 
 // parseSize reads a number with one of the units b, k, m, g and t, each 1024

@@ -16,7 +16,11 @@ func (a *app) unpackCommand() *cobra.Command {
 		Short: "Write an image to a directory, as a bundle for any OCI runtime",
 		Long: `Write an image to a new directory as a bundle: config.json, and the image's files
 in rootfs. tare-runtime, runc and crun run it. IMAGE is pulled if it is not here;
-oci:LAYOUT:TAG takes it from an image layout. DIR appears whole or not at all.`,
+oci:LAYOUT:TAG takes it from an image layout. DIR appears whole or not at all.
+
+A bundle can be entered by its owner alone, as programs in it may be setuid. With
+--rootfs-only DIR is the image's / and has its mode, which is mostly open to all:
+put it below a directory that is not.`,
 		Example: `  tare unpack debian:12 bundle && tare-runtime run --bundle bundle mine
   tare unpack --rootfs-only debian:12 tree
   tare unpack oci:layout:v1 bundle`,
