@@ -7,8 +7,9 @@ import (
 	"io"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/tare-oci/tare/image/layer/inflate"
 )
 
 const (
@@ -32,7 +33,11 @@ func decompress(blob io.Reader, mediaType string) (io.ReadCloser, error) {
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 8}):
-		return openGzip(r)
+		z, err := inflate.NewGzipReader(r)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(z), nil
 	case isZstd(head):
 		return openZstd(r)
 	}
@@ -42,11 +47,6 @@ func decompress(blob io.Reader, mediaType string) (io.ReadCloser, error) {
 		}
 	}
 	return io.NopCloser(r), nil
-}
-
-// openGzip is where a faster inflate goes in. All members are read; what follows them and is not one is an error.
-func openGzip(r *bufio.Reader) (io.ReadCloser, error) {
-	return gzip.NewReader(r)
 }
 
 // openZstd reads all frames and skips the skippable ones, in which zstd:chunked keeps its table of contents.
