@@ -20,6 +20,7 @@ func TestRoutes(t *testing.T) {
 	for path, want := range map[string]Endpoint{
 		"/v2":                                {Route: RouteBase},
 		"/v2/":                               {Route: RouteBase},
+		"/v2/_catalog":                       {Route: RouteCatalog},
 		"/v2/a/tags/list":                    {RouteTags, "a", ""},
 		"/v2/a/blobs/uploads/":               {RouteUploads, "a", ""},
 		"/v2/a/blobs/uploads/blobs/uploads/": {RouteUploads, "a/blobs/uploads", ""},
@@ -54,7 +55,7 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	for _, path := range []string{"", "/", "/v1/", "/v2/a", "/v2/a/b", "v2/a/tags/list", "/v2/_catalog", "/v2/tags/list/"} {
+	for _, path := range []string{"", "/", "/v1/", "/v2/a", "/v2/a/b", "v2/a/tags/list", "/v2/_catalog/", "/v2/tags/list/"} {
 		if _, err := ParsePath(path); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%q: %v", path, err)
 		}

@@ -19,7 +19,10 @@ const (
 	RouteUpload                 // end-5, end-6, end-13, end-14
 	RouteTags                   // end-8a, end-8b
 	RouteReferrers              // end-12a, end-12b
+	RouteCatalog                // not in the spec; what came before it had it, and tools use it
 	routeCount
+
+	RouteNone Route = -1 // a path that is none of the API's
 )
 
 const apiPrefix = "/v2/"
@@ -40,9 +43,13 @@ var routes = [routeCount]struct {
 	RouteUpload:    {"upload", "/blobs/uploads/", validateUploadID, []string{http.MethodGet, http.MethodPatch, http.MethodPut, http.MethodDelete}},
 	RouteTags:      {"tags", "/tags/list", nil, []string{http.MethodGet, http.MethodHead}},
 	RouteReferrers: {"referrers", "/referrers/", validateDigest, []string{http.MethodGet, http.MethodHead}},
+	RouteCatalog:   {"catalog", "_catalog", nil, []string{http.MethodGet, http.MethodHead}},
 }
 
 func (r Route) String() string {
+	if r == RouteNone {
+		return "none"
+	}
 	if r < 0 || r >= routeCount {
 		return fmt.Sprintf("route(%d)", int(r))
 	}
@@ -58,14 +65,14 @@ func (r Route) Allows(method string) bool { return slices.Contains(routes[r].met
 // Endpoint is a path of the API, taken apart.
 type Endpoint struct {
 	Route    Route
-	Name     string // repository; empty for RouteBase
+	Name     string // repository; empty for RouteBase and RouteCatalog
 	Argument string // digest, tag or upload id; empty where the route has none
 }
 
 // Path is the URL path of e. It contains nothing that needs escaping.
 func (e Endpoint) Path() string {
-	if e.Route == RouteBase {
-		return apiPrefix
+	if e.Route == RouteBase || e.Route == RouteCatalog {
+		return apiPrefix + routes[e.Route].tail
 	}
 	return apiPrefix + e.Name + routes[e.Route].tail + e.Argument
 }
@@ -80,6 +87,9 @@ func ParsePath(path string) (Endpoint, error) {
 	rest, ok := strings.CutPrefix(path, apiPrefix)
 	if !ok {
 		return Endpoint{}, fmt.Errorf("path: %w", ErrNotFound)
+	}
+	if rest == routes[RouteCatalog].tail {
+		return Endpoint{Route: RouteCatalog}, nil
 	}
 	e, ok := cutTail(rest)
 	if !ok {

@@ -93,7 +93,7 @@ func serve(ctx context.Context, dir string) (address string, err error) {
 		return "", err
 	}
 	go func() {
-		if err := server.Serve(ctx, listener, server.New(storage.New(objects), server.Options{})); err != nil {
+		if err := server.Serve(ctx, listener, server.New(storage.New(objects, storage.Options{}), server.Options{}), server.ServeOptions{}); err != nil {
 			fmt.Fprintln(os.Stderr, "bench/pull: registry:", err)
 		}
 	}()

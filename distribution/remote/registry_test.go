@@ -57,7 +57,9 @@ func ourRegistry(t testing.TB) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, listener, server.New(storage.New(objects), server.Options{})) }()
+	go func() {
+		done <- server.Serve(ctx, listener, server.New(storage.New(objects, storage.Options{}), server.Options{}), server.ServeOptions{})
+	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return listener.Addr().String()
 }

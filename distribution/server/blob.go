@@ -13,6 +13,7 @@ import (
 // describe sets the headers that tell what is sent. What a digest names never
 // changes, so it is its own entity tag.
 func (q *request) describe(mediaType string, d digest.Digest) {
+	q.digest, q.mediaType = d, mediaType
 	header := q.w.Header()
 	header["Content-Type"] = []string{mediaType}
 	header["Etag"] = []string{`"` + d.String() + `"`}
@@ -47,6 +48,7 @@ func (g *Registry) headBlob(q *request) error {
 }
 
 func (g *Registry) deleteBlob(q *request) error {
+	q.digest = digest.Digest(q.Argument)
 	if err := g.store.DeleteBlob(q.Context(), q.Name, digest.Digest(q.Argument)); err != nil {
 		return notExist(err, distribution.CodeBlobUnknown)
 	}

@@ -15,6 +15,8 @@ type body struct {
 	idle    time.Duration
 	set     time.Time // when the read deadline was last moved
 	failed  bool      // the client did not send what it had announced
+
+	readBytes int64
 }
 
 func newBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *body {
@@ -32,6 +34,7 @@ func (b *body) Read(p []byte) (int, error) {
 		b.control.SetReadDeadline(now.Add(b.idle))
 	}
 	n, err := b.ReadCloser.Read(p)
+	b.readBytes += int64(n)
 	switch {
 	case err == io.EOF:
 		// From here on net/http reads to see whether the client is still there;
@@ -43,20 +46,37 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *body) writer() http.ResponseWriter { return &writer{b.rw, b} }
+func (b *body) writer() *writer { return &writer{ResponseWriter: b.rw, body: b} }
 
-// writer does the same for what is sent.
+// writer does the same for what is sent, and keeps account of it.
 type writer struct {
 	http.ResponseWriter
-	*body
+	body      *body
+	status    int
+	sentBytes int64
+}
+
+func (w *writer) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // sendBytes is what has to be through within the idle time.
 const sendBytes = 4 << 20
 
 func (w *writer) Write(p []byte) (int, error) {
-	w.control.SetWriteDeadline(time.Now().Add(w.idle))
-	return w.ResponseWriter.Write(p)
+	w.extend()
+	n, err := w.ResponseWriter.Write(p)
+	w.sentBytes += int64(n)
+	return n, err
+}
+
+// extend gives the next piece its time.
+func (w *writer) extend() {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	w.body.control.SetWriteDeadline(time.Now().Add(w.body.idle))
 }
 
 // ReadFrom sends a file piece by piece. Each piece is a LimitedReader of the
@@ -69,9 +89,10 @@ func (w *writer) ReadFrom(r io.Reader) (sent int64, err error) {
 	for limited.N > 0 {
 		piece := &io.LimitedReader{R: limited.R, N: min(limited.N, sendBytes)}
 		want := piece.N
-		w.control.SetWriteDeadline(time.Now().Add(w.idle))
+		w.extend()
 		n, err := io.Copy(w.ResponseWriter, piece)
 		sent += n
+		w.sentBytes += n
 		limited.N -= n
 		if err != nil || n < want {
 			return sent, err

@@ -13,22 +13,27 @@ import (
 	"github.com/tare-oci/tare/distribution"
 )
 
-// Page sizes: as many tags as fit well in an answer, and a list of referrers
-// that every client takes for a manifest.
-const (
-	maxTagsPage          = 10_000
-	maxReferrersPageSize = distribution.MaxManifestSizeBytes - 4096
-)
+// maxReferrersPageSize makes a list of referrers that every client takes for a
+// manifest.
+const maxReferrersPageSize = distribution.MaxManifestSizeBytes - 4096
+
+// pageSize reads parameter n: what is asked for, but not more than limit.
+func pageSize(query url.Values, limit int) (int, error) {
+	if !query.Has("n") {
+		return limit, nil
+	}
+	asked, err := strconv.ParseUint(query.Get("n"), 10, 63)
+	if err != nil {
+		return 0, statusError{http.StatusBadRequest, distribution.Errorf(distribution.CodeUnsupported, "parameter n")}
+	}
+	return int(min(asked, uint64(limit))), nil
+}
 
 func (g *Registry) listTags(q *request) error {
 	query := q.URL.Query()
-	n := maxTagsPage
-	if query.Has("n") {
-		asked, err := strconv.ParseUint(query.Get("n"), 10, 63)
-		if err != nil {
-			return statusError{http.StatusBadRequest, distribution.Errorf(distribution.CodeUnsupported, "parameter n")}
-		}
-		n = int(min(asked, maxTagsPage))
+	n, err := pageSize(query, g.opts.MaxTagsPage)
+	if err != nil {
+		return err
 	}
 	last := query.Get("last")
 	if last != "" && distribution.ValidateTag(last) != nil {
@@ -38,16 +43,47 @@ func (g *Registry) listTags(q *request) error {
 	if err != nil {
 		return notExist(err, distribution.CodeNameUnknown)
 	}
-	if more && n > 0 { // n=0 asks for nothing, and there is no next page of that
-		q.linkNext(url.Values{"n": {strconv.Itoa(n)}, "last": {tags[len(tags)-1]}})
-	}
-	if tags == nil {
-		tags = []string{}
-	}
+	q.linkMore(more, n, tags)
 	return q.writeJSON("application/json", struct {
 		Name string   `json:"name"`
 		Tags []string `json:"tags"`
-	}{q.Name, tags})
+	}{q.Name, orEmpty(tags)})
+}
+
+// listRepositories is the catalog, of those repositories that hold a manifest.
+func (g *Registry) listRepositories(q *request) error {
+	query := q.URL.Query()
+	n, err := pageSize(query, g.opts.MaxCatalogPage)
+	if err != nil {
+		return err
+	}
+	last := query.Get("last")
+	if last != "" && distribution.ValidateName(last) != nil {
+		return statusError{http.StatusBadRequest, distribution.Errorf(distribution.CodeUnsupported, "parameter last")}
+	}
+	names, more, err := g.store.Repositories(q.Context(), last, n)
+	if err != nil {
+		return err
+	}
+	q.linkMore(more, n, names)
+	return q.writeJSON("application/json", struct {
+		Repositories []string `json:"repositories"`
+	}{orEmpty(names)})
+}
+
+// linkMore says where a list goes on. n=0 asks for nothing, and there is no
+// next page of that.
+func (q *request) linkMore(more bool, n int, page []string) {
+	if more && n > 0 {
+		q.linkNext(url.Values{"n": {strconv.Itoa(n)}, "last": {page[len(page)-1]}})
+	}
+}
+
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
 }
 
 func (q *request) linkNext(query url.Values) {

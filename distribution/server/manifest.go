@@ -39,7 +39,8 @@ func (g *Registry) getManifest(q *request) error {
 func (g *Registry) deleteManifest(q *request) error {
 	var err error
 	if strings.Contains(q.Argument, ":") {
-		err = g.store.DeleteManifest(q.Context(), q.Name, digest.Digest(q.Argument))
+		q.digest = digest.Digest(q.Argument)
+		err = g.store.DeleteManifest(q.Context(), q.Name, q.digest)
 	} else {
 		err = g.store.DeleteTag(q.Context(), q.Name, q.Argument)
 	}
@@ -52,7 +53,7 @@ func (g *Registry) deleteManifest(q *request) error {
 }
 
 func (g *Registry) putManifest(q *request) error {
-	body, err := readManifest(q)
+	body, err := readManifest(q, g.opts.MaxManifestBytes)
 	if err != nil {
 		return err
 	}
@@ -85,6 +86,7 @@ func (g *Registry) putManifest(q *request) error {
 	if err := g.store.PutManifest(q.Context(), q.Name, m, tags); err != nil {
 		return err
 	}
+	q.digest, q.mediaType = m.Digest, m.MediaType
 	header := q.w.Header()
 	header.Set("Location", q.path(distribution.RouteManifest, m.Digest.String()))
 	header.Set(distribution.HeaderContentDigest, m.Digest.String())
@@ -99,17 +101,17 @@ func (g *Registry) putManifest(q *request) error {
 	return nil
 }
 
-func readManifest(q *request) ([]byte, error) {
+func readManifest(q *request, limitBytes int64) ([]byte, error) {
 	tooLarge := statusError{http.StatusRequestEntityTooLarge,
-		distribution.Errorf(distribution.CodeManifestInvalid, "more than %d bytes", distribution.MaxManifestSizeBytes)}
-	if q.ContentLength > distribution.MaxManifestSizeBytes {
+		distribution.Errorf(distribution.CodeManifestInvalid, "more than %d bytes", limitBytes)}
+	if q.ContentLength > limitBytes {
 		return nil, tooLarge
 	}
-	body, err := io.ReadAll(io.LimitReader(q.Body, distribution.MaxManifestSizeBytes+1))
+	body, err := io.ReadAll(io.LimitReader(q.Body, limitBytes+1))
 	switch {
 	case err != nil:
 		return nil, distribution.Errorf(distribution.CodeManifestInvalid, "the request's body ended early")
-	case len(body) > distribution.MaxManifestSizeBytes:
+	case int64(len(body)) > limitBytes:
 		return nil, tooLarge
 	}
 	return body, nil

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server/storage"
 )
@@ -22,20 +24,63 @@ import (
 type Options struct {
 	// Log gets what clients are not told: the causes of 5xx answers. Nil is silence.
 	Log *slog.Logger
+	// Guard decides who may do what. Nil allows everything to everybody.
+	Guard Guard
+	// Observe is called at the end of each request. It must not keep what it gets.
+	Observe func(*Observation)
 	// AllowSparse accepts manifests that name blobs or manifests which the
 	// repository does not have.
 	AllowSparse bool
+	// NoDelete refuses to delete blobs, manifests and tags.
+	NoDelete bool
 	// IdleTimeout is how long a body may stand still, in either direction.
 	// Default 60 s.
 	IdleTimeout time.Duration
 	// UploadLife is how long an upload may take before it is dropped. Default 24 h.
 	UploadLife time.Duration
+	// MaxManifestBytes bounds manifests, and is at most and by default
+	// distribution.MaxManifestSizeBytes.
+	MaxManifestBytes int64
+	// MaxTagsPage and MaxCatalogPage are how many tags and repositories one
+	// answer lists. Default 10,000 and 1,000.
+	MaxTagsPage, MaxCatalogPage int
 }
 
-const (
-	defaultIdleTimeout = 60 * time.Second
-	defaultUploadLife  = 24 * time.Hour
-)
+func (o *Options) setDefaults() {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.IdleTimeout == 0 {
+		o.IdleTimeout = 60 * time.Second
+	}
+	if o.UploadLife == 0 {
+		o.UploadLife = 24 * time.Hour
+	}
+	if o.MaxManifestBytes <= 0 || o.MaxManifestBytes > distribution.MaxManifestSizeBytes {
+		o.MaxManifestBytes = distribution.MaxManifestSizeBytes
+	}
+	for _, n := range []struct {
+		value    *int
+		standard int
+	}{{&o.MaxTagsPage, 10_000}, {&o.MaxCatalogPage, 1_000}} {
+		if *n.value <= 0 {
+			*n.value = n.standard
+		}
+	}
+}
+
+// Observation is a request that has ended, for logs, figures and notices.
+type Observation struct {
+	*http.Request
+	distribution.Endpoint
+	User                 string // what the Guard said
+	Status               int    // of the answer
+	SentBytes, ReadBytes int64  // of bodies
+	Took                 time.Duration
+	// Of a manifest or blob that was stored, removed or sent, where it is known:
+	Digest    digest.Digest
+	MediaType string
+}
 
 // Registry is the handler.
 type Registry struct {
@@ -45,24 +90,20 @@ type Registry struct {
 
 // New makes a registry of what store has.
 func New(store *storage.Store, opts Options) *Registry {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	if opts.IdleTimeout == 0 {
-		opts.IdleTimeout = defaultIdleTimeout
-	}
-	if opts.UploadLife == 0 {
-		opts.UploadLife = defaultUploadLife
-	}
+	opts.setDefaults()
 	return &Registry{store: store, opts: opts}
 }
 
 // request is what a handler works on.
 type request struct {
 	*http.Request
-	w    http.ResponseWriter
+	w    *writer
 	body *body
 	distribution.Endpoint
+	grant Grant
+	// What was stored, removed or sent, for the Observation.
+	digest    digest.Digest
+	mediaType string
 }
 
 type handler func(*Registry, *request) error
@@ -101,6 +142,10 @@ var handlers = map[distribution.Route]methods{
 		http.MethodGet:  (*Registry).listTags,
 		http.MethodHead: (*Registry).listTags,
 	},
+	distribution.RouteCatalog: {
+		http.MethodGet:  (*Registry).listRepositories,
+		http.MethodHead: (*Registry).listRepositories,
+	},
 	distribution.RouteReferrers: {
 		http.MethodGet:  (*Registry).listReferrers,
 		http.MethodHead: (*Registry).listReferrers,
@@ -109,22 +154,38 @@ var handlers = map[distribution.Route]methods{
 
 // ServeHTTP implements http.Handler.
 func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
 	w.Header()[distribution.HeaderAPIVersion] = []string{"registry/2.0"}
 	body := newBody(w, r, g.opts.IdleTimeout)
 	r.Body = body
-	if err := g.serve(&request{Request: r, w: body.writer(), body: body}); err != nil {
-		g.refuse(w, r, err)
+	q := &request{Request: r, w: body.writer(), body: body}
+	if err := g.serve(q); err != nil {
+		g.refuse(q, err)
+	}
+	if g.opts.Observe != nil {
+		g.opts.Observe(&Observation{
+			Request: r, Endpoint: q.Endpoint, User: q.grant.User,
+			Status: q.w.status, SentBytes: q.w.sentBytes, ReadBytes: body.readBytes,
+			Took: time.Since(start), Digest: q.digest, MediaType: q.mediaType,
+		})
 	}
 }
 
 func (g *Registry) serve(q *request) (err error) {
 	if q.Endpoint, err = distribution.ParsePath(q.URL.Path); err != nil {
+		q.Route = distribution.RouteNone
 		return err
 	}
 	handle, ok := handlers[q.Route][q.Method]
 	if !ok {
 		q.w.Header().Set("Allow", strings.Join(q.Route.Methods(), ", "))
 		return distribution.Errorf(distribution.CodeUnsupported, "%s of a %s", q.Method, q.Route)
+	}
+	if err := g.guard(q); err != nil {
+		return err
+	}
+	if g.opts.NoDelete && q.Method == http.MethodDelete && q.Route != distribution.RouteUpload {
+		return distribution.Errorf(distribution.CodeUnsupported, "this registry deletes nothing")
 	}
 	return handle(g, q)
 }
@@ -140,7 +201,7 @@ func (e statusError) Unwrap() error { return e.err }
 
 // refuse writes err as an error body. What is no *distribution.Error is ours
 // to know: the client reads only that something failed.
-func (g *Registry) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func (g *Registry) refuse(q *request, err error) {
 	var known *distribution.Error
 	var other statusError
 	status := 0
@@ -151,31 +212,39 @@ func (g *Registry) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		status = known.Code.Status()
 	case errors.Is(err, distribution.ErrNotFound):
 		known, status = distribution.Errorf(distribution.CodeUnsupported, "no such path"), http.StatusNotFound
+	case errors.Is(err, storage.ErrTooMany):
+		known, status = distribution.Errorf(distribution.CodeTooManyRequests, "too many uploads are open"), http.StatusTooManyRequests
+		q.w.Header().Set("Retry-After", "30")
 	case errors.Is(err, storage.ErrNoSpace):
 		known, status = distribution.Errorf(distribution.CodeUnknown, "the registry's storage is full"), http.StatusInsufficientStorage
 	default:
-		known, status = &distribution.Error{Code: distribution.CodeUnknown, Message: "internal error"}, http.StatusInternalServerError
+		known, status = plainError(distribution.CodeUnknown), http.StatusInternalServerError
 	}
-	if status >= 500 && r.Context().Err() == nil {
-		g.opts.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "status", status, "err", err)
+	if status >= 500 && q.Context().Err() == nil {
+		g.opts.Log.Error("request failed", "method", q.Method, "path", q.URL.Path, "status", status, "err", err)
 	}
 	body := distribution.EncodeErrorBody(known)
-	header := w.Header()
+	header := q.w.Header()
 	for _, name := range []string{"Content-Encoding", "Etag", distribution.HeaderContentDigest} {
 		header.Del(name)
 	}
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		w.Write(body)
+	q.w.WriteHeader(status)
+	if q.Method != http.MethodHead {
+		q.w.Write(body)
 	}
+}
+
+// plainError says no more than its code.
+func plainError(code distribution.Code) *distribution.Error {
+	return &distribution.Error{Code: code, Message: code.Message()}
 }
 
 // notExist gives storage.ErrNotExist the code of what was asked for.
 func notExist(err error, code distribution.Code) error {
 	if errors.Is(err, storage.ErrNotExist) {
-		return &distribution.Error{Code: code, Message: code.Message()}
+		return plainError(code)
 	}
 	return err
 }

@@ -36,7 +36,7 @@ func newRegistry(t testing.TB, opts server.Options) *server.Registry {
 		t.Fatal(err)
 	}
 	opts.Log = slog.New(slog.NewTextHandler(testLog{t}, nil))
-	return server.New(storage.New(objects), opts)
+	return server.New(storage.New(objects, storage.Options{}), opts)
 }
 
 type testLog struct{ t testing.TB }
@@ -55,7 +55,7 @@ func serve(t testing.TB, registry *server.Registry) (addr string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, listener, registry) }()
+	go func() { done <- server.Serve(ctx, listener, registry, server.ServeOptions{}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -478,7 +478,7 @@ func TestShutdownDrains(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, listener, registry) }()
+	go func() { done <- server.Serve(ctx, listener, registry, server.ServeOptions{}) }()
 	d := digest.FromString("0123456789")
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {

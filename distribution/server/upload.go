@@ -43,7 +43,7 @@ func (g *Registry) mount(q *request, query url.Values) (bool, error) {
 	if from != "" && distribution.ValidateName(from) != nil {
 		return false, distribution.Errorf(distribution.CodeNameInvalid, "from")
 	}
-	err = g.store.MountBlob(q.Context(), q.Name, from, d)
+	err = g.store.MountBlob(q.Context(), q.Name, from, d, func(repo string) bool { return g.readable(q, repo) })
 	if errors.Is(err, storage.ErrNotExist) {
 		return false, nil
 	}
@@ -55,6 +55,7 @@ func (g *Registry) mount(q *request, query url.Values) (bool, error) {
 
 // created says where the new blob is.
 func (q *request) created(d digest.Digest) {
+	q.digest = d
 	header := q.w.Header()
 	header.Set("Location", q.path(distribution.RouteBlob, d.String()))
 	header.Set(distribution.HeaderContentDigest, d.String())
@@ -140,7 +141,9 @@ func (g *Registry) uploadError(q *request, id string, err error) error {
 	case errors.Is(err, storage.ErrNotExist):
 		return notExist(err, distribution.CodeBlobUploadUnknown)
 	case errors.Is(err, storage.ErrDigest):
-		return &distribution.Error{Code: distribution.CodeDigestInvalid, Message: distribution.CodeDigestInvalid.Message()}
+		return plainError(distribution.CodeDigestInvalid)
+	case errors.Is(err, distribution.ErrTooLarge):
+		return statusError{http.StatusRequestEntityTooLarge, distribution.Errorf(distribution.CodeSizeInvalid, "the blob is larger than this registry takes")}
 	case errors.Is(err, storage.ErrBusy):
 		return statusError{http.StatusConflict, distribution.Errorf(distribution.CodeBlobUploadInvalid, "another request is writing to it")}
 	case errors.Is(err, storage.ErrOffset):

@@ -147,7 +147,9 @@ func (d *demo) serve(ctx context.Context) (stop func() error, err error) {
 	d.ref = distribution.Reference{Repository: distribution.Repository{Host: d.registry, Name: demoName}, Tag: distribution.DefaultTag}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(ctx, listener, server.New(storage.New(objects), server.Options{})) }()
+	go func() {
+		ended <- server.Serve(ctx, listener, server.New(storage.New(objects, storage.Options{}), server.Options{}), server.ServeOptions{})
+	}()
 	return func() error {
 		cancel()
 		return <-ended

@@ -15,14 +15,19 @@ import (
 
 // engine opens the place that tare keeps everything in.
 func (a *app) engine() (*engine.Engine, error) {
-	if root := cmp.Or(a.root, a.getenv("TARE_ROOT")); root != "" {
-		return engine.Open(engine.Options{Root: root, RunRoot: filepath.Join(root, "run"), Warn: a.warn})
-	}
-	root, runRoot, err := engine.DefaultRoots(a.getenv)
+	root, runRoot, err := a.roots()
 	if err != nil {
 		return nil, err
 	}
 	return engine.Open(engine.Options{Root: root, RunRoot: runRoot, Warn: a.warn})
+}
+
+// roots are that place, and the one for what ends with the machine.
+func (a *app) roots() (root, runRoot string, err error) {
+	if root := cmp.Or(a.root, a.getenv("TARE_ROOT")); root != "" {
+		return root, filepath.Join(root, "run"), nil
+	}
+	return engine.DefaultRoots(a.getenv)
 }
 
 // platformFlag declares --platform. The function it returns parses it; nil is

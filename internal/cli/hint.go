@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/runtime/host"
@@ -24,6 +25,8 @@ func hints() []hint {
 		{is(engine.ErrNeedsRoot), "pull, images, inspect, rmi and gc work without root, and so does explain of a bundle"},
 		{is(engine.ErrCommandNotFound), "the image has no such program in its PATH; tare run --entrypoint ls IMAGE /bin shows what it has, where it has ls"},
 		{is(engine.ErrCommandNotExecutable), "is it a program for this platform, and has it the x permission? tare inspect IMAGE tells the platform"},
+		{is(config.ErrNeedsAuth), "say in the configuration file who may do what, or allow everybody with --insecure-no-auth"},
+		{is(syscall.EADDRINUSE), "something listens there already; choose another port with --addr HOST:PORT"},
 		{is(distribution.ErrInvalidReference), "an image is named [HOST[:PORT]/]PATH[:TAG][@DIGEST] in lower case, such as debian:12 or registry.example.com:5000/team/app:v1"},
 		{is(distribution.ErrTooManyRequests), "the registry limits anonymous users; sign in (docker login or podman login), or wait"},
 		{is(distribution.ErrUnauthorized), "give credentials with --creds USER:PASSWORD or --authfile FILE, or sign in with docker login or podman login; " +

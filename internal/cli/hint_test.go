@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/runtime/host"
@@ -37,6 +38,8 @@ func TestHints(t *testing.T) {
 		{&image.NoPlatformError{}, "--platform"},
 		{image.ErrMismatch, "damaged"},
 		{host.ErrKernelTooOld, "upgrade the kernel"},
+		{config.ErrNeedsAuth, "--insecure-no-auth"},
+		{syscall.EADDRINUSE, "--addr"},
 		{tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}, "--plain-http"},
 		{errors.New("http: server gave HTTP response to HTTPS client"), "--plain-http"},
 		{&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "--ca-file"},

@@ -31,7 +31,10 @@ func inKey(d digest.Digest, repo string) string {
 	return inDir(d) + "/" + strings.ReplaceAll(repo, "/", ",")
 }
 
-func repoDir(repo string) string { return "repositories/" + repo }
+// fromInName reverses the last element of inKey.
+func fromInName(name string) string { return strings.ReplaceAll(name, ",", "/") }
+
+func repoDir(repo string) string { return strings.TrimSuffix("repositories/"+repo, "/") }
 
 func manifestDir(repo string) string { return repoDir(repo) + "/_manifests" }
 

@@ -29,6 +29,9 @@ type Objects interface {
 	// the name after, in byte order. A dir without anything is an empty list.
 	List(ctx context.Context, dir, after string, n int) ([]string, error)
 
+	// Check reports why objects cannot be read and written, if they cannot.
+	Check(ctx context.Context) error
+
 	// AppendStream writes r to the stream id at offset, which begins the stream
 	// if it is 0; bytes there were beyond offset are dropped. It returns how
 	// many of r's bytes are kept, also beside an error: a later call can go on
@@ -48,5 +51,6 @@ var (
 	ErrNoSpace  = errors.New("no space left")
 	ErrBusy     = errors.New("in use by another request")
 	ErrOffset   = errors.New("wrong offset")
+	ErrTooMany  = errors.New("too many at a time")
 	ErrDigest   = errors.New("content does not have the digest")
 )

@@ -16,6 +16,7 @@ import (
 // package, wrapped; ErrNotExist stands for every thing that is not there.
 type Store struct {
 	objects Objects
+	opts    Options
 
 	mu   sync.Mutex
 	busy map[string]bool // upload sessions in use
@@ -24,11 +25,19 @@ type Store struct {
 	// More repositories than locks only means that some wait needlessly.
 	seed  maphash.Seed
 	locks [64]sync.Mutex
+
+	uploads uploadCount
+}
+
+// Options configure a Store. What is left zero is not bounded.
+type Options struct {
+	MaxUploads   int   // open at a time
+	MaxBlobBytes int64 // of one blob
 }
 
 // New makes a Store of what objects hold.
-func New(objects Objects) *Store {
-	return &Store{objects: objects, busy: map[string]bool{}, seed: maphash.MakeSeed()}
+func New(objects Objects, opts Options) *Store {
+	return &Store{objects: objects, opts: opts, busy: map[string]bool{}, seed: maphash.MakeSeed()}
 }
 
 func (s *Store) lock(repo string) *sync.Mutex {
@@ -36,6 +45,9 @@ func (s *Store) lock(repo string) *sync.Mutex {
 	l.Lock()
 	return l
 }
+
+// Check reports why the Store cannot serve, if it cannot.
+func (s *Store) Check(ctx context.Context) error { return s.objects.Check(ctx) }
 
 // StatBlob returns the size of a blob that repo has.
 func (s *Store) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
@@ -54,25 +66,41 @@ func (s *Store) Blob(ctx context.Context, repo string, d digest.Digest) (io.Read
 }
 
 // MountBlob gives repo a blob that the repository from has, or, if from is
-// empty, any. ErrNotExist says that it has not.
-func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Digest) error {
+// empty, any that readable allows. ErrNotExist says that there is none.
+func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Digest, readable func(repo string) bool) error {
+	var err error
 	if from != "" {
-		if _, err := s.objects.Stat(ctx, inKey(d, from)); err != nil {
-			return fmt.Errorf("blob %s in %s: %w", d, from, err)
+		if _, err = s.objects.Stat(ctx, inKey(d, from)); err == nil && !readable(from) {
+			err = ErrNotExist
 		}
 	} else {
-		any, err := s.objects.List(ctx, inDir(d), "", 1)
-		if err != nil {
-			return err
-		}
-		if len(any) == 0 {
-			return fmt.Errorf("blob %s: %w", d, ErrNotExist)
-		}
+		err = s.anyWith(ctx, d, readable)
 	}
-	if _, err := s.objects.Stat(ctx, dataKey(d)); err != nil {
-		return fmt.Errorf("blob %s: %w", d, err)
+	if err == nil {
+		_, err = s.objects.Stat(ctx, dataKey(d))
+	}
+	if err != nil {
+		return fmt.Errorf("blob %s to mount: %w", d, err)
 	}
 	return s.objects.Put(ctx, inKey(d, repo), nil)
+}
+
+// maxMountSources bounds how many repositories are asked for one that a client
+// may read: what it does not find, the client can upload.
+const maxMountSources = 100
+
+// anyWith looks for a readable repository that has the blob.
+func (s *Store) anyWith(ctx context.Context, d digest.Digest, readable func(repo string) bool) error {
+	names, err := s.objects.List(ctx, inDir(d), "", maxMountSources)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if readable(fromInName(name)) {
+			return nil
+		}
+	}
+	return ErrNotExist
 }
 
 // DeleteBlob takes a blob from repo. Its bytes stay until nothing uses them.

@@ -26,7 +26,7 @@ func open(t *testing.T, dir string) *storage.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return storage.New(o)
+	return storage.New(o, storage.Options{})
 }
 
 func start(t *testing.T, s *storage.Store, repo string) string {
@@ -146,10 +146,10 @@ func TestBlobsOfRepositories(t *testing.T) {
 			t.Errorf("%s has it: %v", repo, err)
 		}
 	}
-	if err := s.MountBlob(t.Context(), "x", "b", d); !errors.Is(err, storage.ErrNotExist) {
+	if err := s.MountBlob(t.Context(), "x", "b", d, anybody); !errors.Is(err, storage.ErrNotExist) {
 		t.Error("mounted from a repository without it:", err)
 	}
-	if err := s.MountBlob(t.Context(), "x", "a/b", d); err != nil {
+	if err := s.MountBlob(t.Context(), "x", "a/b", d, anybody); err != nil {
 		t.Error(err)
 	}
 	if err := s.DeleteBlob(t.Context(), "a/b", d); err != nil {
@@ -161,16 +161,16 @@ func TestBlobsOfRepositories(t *testing.T) {
 	if string(read(t, s, "x", d)) != "content" {
 		t.Error("other content")
 	}
-	if err := s.MountBlob(t.Context(), "y", "a/b", d); !errors.Is(err, storage.ErrNotExist) {
+	if err := s.MountBlob(t.Context(), "y", "a/b", d, anybody); !errors.Is(err, storage.ErrNotExist) {
 		t.Error("mounted what was deleted:", err)
 	}
-	if err := s.MountBlob(t.Context(), "y", "", d); err != nil {
+	if err := s.MountBlob(t.Context(), "y", "", d, anybody); err != nil {
 		t.Error(err)
 	}
 	if err := errors.Join(s.DeleteBlob(t.Context(), "x", d), s.DeleteBlob(t.Context(), "y", d)); err != nil {
 		t.Error(err)
 	}
-	if err := s.MountBlob(t.Context(), "z", "", d); !errors.Is(err, storage.ErrNotExist) {
+	if err := s.MountBlob(t.Context(), "z", "", d, anybody); !errors.Is(err, storage.ErrNotExist) {
 		t.Error("mounted what nobody has:", err)
 	}
 }
@@ -285,3 +285,5 @@ func TestReferrers(t *testing.T) {
 		t.Error(len(list), err)
 	}
 }
+
+func anybody(string) bool { return true }

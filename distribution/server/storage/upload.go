@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/tare-oci/tare/distribution"
 )
 
 // session is an upload under way. The hash goes from request to request with
@@ -27,8 +29,12 @@ type session struct {
 
 const maxSessionBytes = 4 << 10
 
-// StartUpload begins an upload and returns its id, a random UUID.
+// StartUpload begins an upload and returns its id, a random UUID. ErrTooMany
+// says that as many as there may be are open.
 func (s *Store) StartUpload(ctx context.Context, repo string) (string, error) {
+	if err := s.admit(ctx); err != nil {
+		return "", err
+	}
 	id := newUUID()
 	err := s.putSession(ctx, id, session{Repository: repo, Algorithm: digest.Canonical, Started: time.Now().UTC()})
 	return id, err
@@ -120,7 +126,7 @@ func (s *Store) append(ctx context.Context, id string, u *session, at int64, r i
 	if err != nil {
 		return nil, fmt.Errorf("upload %s: %w", id, err)
 	}
-	hashing := &hashReader{r: r, hash: h}
+	hashing := &hashReader{r: s.bounded(r, u.Offset), hash: h}
 	kept, err := s.objects.AppendStream(ctx, id, u.Offset, hashing)
 	if err == nil && kept != hashing.n {
 		err = io.ErrShortWrite
@@ -133,6 +139,28 @@ func (s *Store) append(ctx context.Context, id string, u *session, at int64, r i
 	state, marshalErr := h.(encoding.BinaryMarshaler).MarshalBinary()
 	u.Hash = state
 	return h, errors.Join(err, marshalErr)
+}
+
+// bounded fails with distribution.ErrTooLarge where an upload would become
+// larger than blobs may be.
+func (s *Store) bounded(r io.Reader, offset int64) io.Reader {
+	if s.opts.MaxBlobBytes == 0 {
+		return r
+	}
+	return &boundedReader{r: r, left: s.opts.MaxBlobBytes - offset}
+}
+
+type boundedReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left+1)])
+	if b.left -= int64(n); b.left < 0 {
+		return n - 1, fmt.Errorf("blob: %w", distribution.ErrTooLarge)
+	}
+	return n, err
 }
 
 // hashReader hashes and counts what is read through it.
@@ -202,6 +230,7 @@ func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r i
 	if err := s.objects.Put(ctx, inKey(d, repo), nil); err != nil {
 		return err
 	}
+	s.uploads.add(-1)
 	return s.objects.Delete(ctx, sessionKey(id))
 }
 
@@ -258,45 +287,6 @@ func (s *Store) discard(ctx context.Context, id string) error {
 	if err := s.objects.DiscardStream(ctx, id); err != nil {
 		return err
 	}
+	s.uploads.add(-1)
 	return s.objects.Delete(ctx, sessionKey(id))
-}
-
-// ExpireUploads ends the uploads that were started before the given time, and
-// returns how many.
-func (s *Store) ExpireUploads(ctx context.Context, before time.Time) (int, error) {
-	const page = 1000
-	expired, after := 0, ""
-	for {
-		ids, err := s.objects.List(ctx, sessionDir, after, page)
-		if err != nil || len(ids) == 0 {
-			return expired, err
-		}
-		for _, id := range ids {
-			done, err := s.expire(ctx, id, before)
-			if err != nil {
-				return expired, err
-			}
-			if done {
-				expired++
-			}
-		}
-		after = ids[len(ids)-1]
-	}
-}
-
-func (s *Store) expire(ctx context.Context, id string, before time.Time) (bool, error) {
-	release, err := s.acquire(id)
-	if err != nil {
-		return false, nil // in use, so not forgotten
-	}
-	defer release()
-	data, err := s.objects.Get(ctx, sessionKey(id), maxSessionBytes)
-	if errors.Is(err, ErrNotExist) {
-		return false, nil
-	}
-	var u session
-	if err != nil || json.Unmarshal(data, &u) == nil && !u.Started.Before(before) {
-		return false, err
-	}
-	return exists(s.discard(ctx, id))
 }

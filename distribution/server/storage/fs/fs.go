@@ -53,6 +53,17 @@ func New(root string, opts Options) (*Objects, error) {
 	return o, nil
 }
 
+// Check implements storage.Objects: the directory has not gone, nor become
+// read-only.
+func (o *Objects) Check(context.Context) error {
+	const readWrite = 0x6 // access(2): R_OK|W_OK
+	dir := filepath.Join(o.root, newDir)
+	if err := syscall.Access(dir, readWrite); err != nil {
+		return &os.PathError{Op: "access", Path: dir, Err: err}
+	}
+	return nil
+}
+
 // path is the file of a key. The check costs little and holds whatever a
 // caller forgot.
 func (o *Objects) path(key string) (string, error) {

@@ -98,6 +98,9 @@ func random(n int) string {
 }
 
 func (s *suite) testObjects() {
+	if err := s.Check(s.ctx); err != nil {
+		s.Fatal(err)
+	}
 	for _, value := range []string{"", "x", random(3 << 20)} {
 		for _, key := range []string{"a", "b/c", "b/d/e/f", "b/c,d_-.", strings.Repeat("n", 255) + "/" + strings.Repeat("m", 255)} {
 			s.put(key, value)

@@ -1,0 +1,109 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/tare-oci/tare/distribution"
+)
+
+// ErrNeedsAuth is a registry that everybody on the network could write to.
+var ErrNeedsAuth = errors.New("refuses to listen beyond this machine without authentication")
+
+// Check finds what no registry can be made of. It opens no file and no port.
+func (c *Config) Check() error {
+	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkHTTP() error {
+	local, err := loopback("http.addr", c.HTTP.Addr)
+	if err != nil {
+		return err
+	}
+	if !local && !c.HasAuth() && !c.HTTP.InsecureNoAuth {
+		return fmt.Errorf("http.addr %s: %w", c.HTTP.Addr, ErrNeedsAuth)
+	}
+	if c.Metrics.Addr != "" {
+		if _, err := loopback("metrics.addr", c.Metrics.Addr); err != nil {
+			return err
+		}
+	}
+	for name, d := range map[string]Duration{
+		"header-timeout": c.HTTP.HeaderTimeout, "idle-timeout": c.HTTP.IdleTimeout,
+		"keep-alive": c.HTTP.KeepAlive, "drain-timeout": c.HTTP.DrainTimeout,
+	} {
+		if d <= 0 {
+			return fmt.Errorf("http.%s: must be more than nothing", name)
+		}
+	}
+	if c.HTTP.MaxHeader < 4<<10 || c.HTTP.MaxHeader > 16<<20 {
+		return errors.New("http.max-header: must be from 4KiB to 16MiB")
+	}
+	return nil
+}
+
+// HasAuth reports whether clients have to say who they are.
+func (c *Config) HasAuth() bool { return c.TLS.ClientCA != "" }
+
+// loopback reports whether nobody outside this machine can connect to addr.
+func loopback(key, addr string) (bool, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || port == "" {
+		return false, fmt.Errorf("%s: %q is no HOST:PORT", key, addr)
+	}
+	if host == "localhost" {
+		return true, nil
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback(), nil
+}
+
+func (c *Config) checkTLS() error {
+	switch t := c.TLS; {
+	case (t.Cert == "") != (t.Key == ""):
+		return errors.New("tls: cert and key go together")
+	case t.ClientCA != "" && t.Cert == "":
+		return errors.New("tls.client-ca: needs cert and key, too")
+	}
+	return nil
+}
+
+func (c *Config) checkStorage() error {
+	switch scheme, _, remote := strings.Cut(c.Storage.Location, "://"); {
+	case c.Storage.Location == "":
+		return errors.New("storage.location: is not set")
+	case remote:
+		return fmt.Errorf("storage.location: no driver for %s://", scheme)
+	}
+	return nil
+}
+
+func (c *Config) checkLimits() error {
+	l := c.Limits
+	switch {
+	case l.ManifestSize < 1<<10 || l.ManifestSize > distribution.MaxManifestSizeBytes:
+		return fmt.Errorf("limits.manifest-size: must be from 1KiB to %s", Size(distribution.MaxManifestSizeBytes))
+	case l.UploadAge <= 0:
+		return errors.New("limits.upload-age: must be more than nothing")
+	}
+	for name, n := range map[string]int{"tags-page": l.TagsPage, "catalog-page": l.CatalogPage, "uploads": l.Uploads} {
+		if n < 1 || n > 1_000_000 {
+			return fmt.Errorf("limits.%s: must be from 1 to 1000000", name)
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkLog() error {
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		return fmt.Errorf("log.format: %q is neither text nor json", c.Log.Format)
+	}
+	return nil
+}

@@ -1,0 +1,178 @@
+// Package service is a registry of the OCI Distribution Spec as something that
+// runs: it makes of a config.Config what that describes, with log, figures and
+// health beside it, and listens until it is told to stop.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/tare-oci/tare/distribution/server"
+	"github.com/tare-oci/tare/distribution/server/config"
+	"github.com/tare-oci/tare/distribution/server/metrics"
+	"github.com/tare-oci/tare/distribution/server/storage"
+	"github.com/tare-oci/tare/distribution/server/storage/fs"
+)
+
+// Service is a registry that has its storage, and can listen.
+type Service struct {
+	config   config.Config
+	log      *slog.Logger
+	store    *storage.Store
+	registry *server.Registry
+	metrics  *metrics.Set
+	tls      *certificates // nil for plain HTTP
+	draining atomic.Bool
+}
+
+// New makes a service of c, and writes its log to log. It opens the storage and
+// reads all files that c names.
+func New(c config.Config, log io.Writer) (*Service, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	s := &Service{config: c, metrics: &metrics.Set{}}
+	options := &slog.HandlerOptions{}
+	if c.Log.Format == "json" {
+		s.log = slog.New(slog.NewJSONHandler(log, options))
+	} else {
+		s.log = slog.New(slog.NewTextHandler(log, options))
+	}
+	objects, err := openObjects(c.Storage)
+	if err != nil {
+		return nil, err
+	}
+	if c.TLS.Cert != "" {
+		if s.tls, err = loadCertificates(c.TLS, s.log); err != nil {
+			return nil, err
+		}
+	}
+	s.store = storage.New(objects, storage.Options{
+		MaxUploads:   c.Limits.Uploads,
+		MaxBlobBytes: int64(c.Limits.BlobSize),
+	})
+	observer := newObserver(s.metrics, s.log, c.Log.Access)
+	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
+	s.metrics.Process()
+	s.registry = server.New(s.store, server.Options{
+		Log:              s.log,
+		Observe:          observer.observe,
+		AllowSparse:      c.Limits.Sparse,
+		NoDelete:         !c.Limits.Delete,
+		IdleTimeout:      time.Duration(c.HTTP.IdleTimeout),
+		UploadLife:       time.Duration(c.Limits.UploadAge),
+		MaxManifestBytes: int64(c.Limits.ManifestSize),
+		MaxTagsPage:      c.Limits.TagsPage,
+		MaxCatalogPage:   c.Limits.CatalogPage,
+	})
+	return s, nil
+}
+
+func openObjects(c config.Storage) (storage.Objects, error) {
+	return fs.New(c.Location, fs.Options{NoSync: !c.Sync})
+}
+
+// Check tries what New does not: whether the storage can be reached.
+func (s *Service) Check(ctx context.Context) error {
+	if err := s.store.Check(ctx); err != nil {
+		return fmt.Errorf("storage %s: %w", s.config.Storage.Location, err)
+	}
+	return nil
+}
+
+// Run listens and answers until ctx ends and the requests under way have been
+// answered. ready is told the address, and may be nil.
+func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
+	if err := s.Check(ctx); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", s.config.HTTP.Addr)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	o := server.ServeOptions{
+		Handler:        http.HandlerFunc(s.route),
+		HeaderTimeout:  time.Duration(s.config.HTTP.HeaderTimeout),
+		KeepAlive:      time.Duration(s.config.HTTP.KeepAlive),
+		DrainTimeout:   time.Duration(s.config.HTTP.DrainTimeout),
+		MaxHeaderBytes: int(s.config.HTTP.MaxHeader),
+	}
+	if s.tls != nil {
+		o.TLS = s.tls.config()
+	}
+	if s.config.Metrics.Enabled && s.config.Metrics.Addr != "" {
+		figures, err := net.Listen("tcp", s.config.Metrics.Addr)
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for metrics: %w", err), listener.Close())
+		}
+		o.Tasks = append(o.Tasks, func(ctx context.Context) { s.serveMetrics(ctx, figures) })
+	}
+	s.log.Info("listening", "addr", listener.Addr().String(), "tls", s.tls != nil, "storage", s.config.Storage.Location)
+	if ready != nil {
+		ready(listener.Addr())
+	}
+	defer context.AfterFunc(ctx, func() {
+		s.draining.Store(true)
+		s.log.Info("stopping", "drain-timeout", time.Duration(s.config.HTTP.DrainTimeout))
+	})()
+	err = server.Serve(ctx, listener, s.registry, o)
+	s.log.Info("stopped")
+	return err
+}
+
+// route has the few paths beside the API's. It is no http.ServeMux, which would
+// clean paths and redirect.
+func (s *Service) route(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/healthz":
+		answer(w, http.StatusOK, "ok")
+	case "/readyz":
+		s.ready(w, r)
+	case "/metrics":
+		if s.config.Metrics.Enabled && s.config.Metrics.Addr == "" {
+			s.metrics.ServeHTTP(w, r)
+			return
+		}
+		answer(w, http.StatusNotFound, "no metrics here")
+	default:
+		s.registry.ServeHTTP(w, r)
+	}
+}
+
+func (s *Service) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	switch err := s.store.Check(ctx); {
+	case s.draining.Load():
+		answer(w, http.StatusServiceUnavailable, "stopping")
+	case err != nil:
+		s.log.Warn("not ready", "err", err)
+		answer(w, http.StatusServiceUnavailable, "the storage cannot be reached")
+	default:
+		answer(w, http.StatusOK, "ok")
+	}
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	io.WriteString(w, text+"\n")
+}
+
+func (s *Service) serveMetrics(ctx context.Context, listener net.Listener) {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", s.metrics)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second}
+	defer context.AfterFunc(ctx, func() { srv.Close() })()
+	if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		s.log.Error("serve metrics", "err", err)
+	}
+}

@@ -1,0 +1,100 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// uploadCount is how many uploads are open, as far as this Store knows: others
+// on the same objects begin and end some too.
+type uploadCount struct {
+	mu      sync.Mutex
+	open    int
+	counted time.Time
+}
+
+func (c *uploadCount) add(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open += n
+}
+
+func (c *uploadCount) set(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open, c.counted = n, time.Now()
+}
+
+// OpenUploads is about how many uploads are open.
+func (s *Store) OpenUploads() int {
+	s.uploads.mu.Lock()
+	defer s.uploads.mu.Unlock()
+	return max(s.uploads.open, 0)
+}
+
+// admit counts one more upload, if there may be one. What is refused on the
+// count alone would be refused for what another Store ended long ago, so the
+// objects are asked first, once a second.
+func (s *Store) admit(ctx context.Context) error {
+	c, limit := &s.uploads, s.opts.MaxUploads
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if limit > 0 && c.open >= limit && time.Since(c.counted) > time.Second {
+		ids, err := s.objects.List(ctx, sessionDir, "", limit)
+		if err != nil {
+			return err
+		}
+		c.open, c.counted = len(ids), time.Now()
+	}
+	if limit > 0 && c.open >= limit {
+		return fmt.Errorf("start upload: %d are open: %w", c.open, ErrTooMany)
+	}
+	c.open++
+	return nil
+}
+
+// ExpireUploads ends the uploads that were started before the given time, and
+// returns how many.
+func (s *Store) ExpireUploads(ctx context.Context, before time.Time) (int, error) {
+	const page = 1000
+	seen, expired, after := 0, 0, ""
+	for {
+		ids, err := s.objects.List(ctx, sessionDir, after, page)
+		if err != nil || len(ids) == 0 {
+			s.uploads.set(seen - expired)
+			return expired, err
+		}
+		seen += len(ids)
+		for _, id := range ids {
+			done, err := s.expire(ctx, id, before)
+			if err != nil {
+				return expired, err
+			}
+			if done {
+				expired++
+			}
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+func (s *Store) expire(ctx context.Context, id string, before time.Time) (bool, error) {
+	release, err := s.acquire(id)
+	if err != nil {
+		return false, nil // in use, so not forgotten
+	}
+	defer release()
+	data, err := s.objects.Get(ctx, sessionKey(id), maxSessionBytes)
+	if errors.Is(err, ErrNotExist) {
+		return false, nil
+	}
+	var u session
+	if err != nil || json.Unmarshal(data, &u) == nil && !u.Started.Before(before) {
+		return false, err
+	}
+	return exists(s.discard(ctx, id))
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tare-oci/tare/distribution/server/config"
+	"github.com/tare-oci/tare/distribution/server/service"
+)
+
+// serveFlags are those of the file's keys that also are flags.
+type serveFlags struct {
+	config, addr, storage, sync, cert, key string
+	noAuth, check                          bool
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve [flags]",
+		Short: "Be a registry",
+		Long: `Be a registry of the OCI Distribution Spec, which docker, podman, skopeo and all
+others can push to and pull from. Without a configuration file it listens on
+127.0.0.1:5000 and is open to everybody on this machine.
+
+An interrupt or SIGTERM ends it: it takes no new connection and lets those under
+way finish. docs/registry.md tells all that the configuration file can say.`,
+		Example: `  tare serve
+  tare serve --addr 127.0.0.1:5001 --storage /srv/registry
+  tare serve --config /etc/tare/registry.toml --check`,
+		Args: arguments(0, 0, ""),
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.config, "config", "c", "", "read the configuration from `FILE`; flags come before what it says")
+	flags.StringVar(&f.addr, "addr", "", "listen on `HOST:PORT` (default 127.0.0.1:5000)")
+	flags.StringVar(&f.storage, "storage", "", "keep everything in `DIR` (default is registry below --root)")
+	flags.StringVar(&f.sync, "sync", "", "on: what was acknowledged is on the disk; off: leave that to the kernel (default on)")
+	flags.StringVar(&f.cert, "tls-cert", "", "speak HTTPS with the certificate chain in the PEM `FILE`")
+	flags.StringVar(&f.key, "tls-key", "", "the certificate's key, a PEM `FILE`")
+	flags.BoolVar(&f.noAuth, "insecure-no-auth", false, "listen beyond this machine even though everybody may push")
+	flags.BoolVar(&f.check, "check", false, "only tell whether the configuration is right and the storage in reach")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := a.serveConfig(flags, f)
+		if err != nil {
+			return err
+		}
+		s, err := service.New(c, a.stderr)
+		if err != nil {
+			return fmt.Errorf("serve: %w", err)
+		}
+		if f.check {
+			if err := s.Check(cmd.Context()); err != nil {
+				return fmt.Errorf("serve: %w", err)
+			}
+			_, err := fmt.Fprintf(a.stdout, "The configuration is right: %s, storage %s.\n", c.HTTP.Addr, c.Storage.Location)
+			return err
+		}
+		if err := s.Run(cmd.Context(), nil); err != nil {
+			return fmt.Errorf("serve: %w", err)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// serveConfig is the file's configuration, or the default one, with the flags
+// over it.
+func (a *app) serveConfig(flags *pflag.FlagSet, f serveFlags) (config.Config, error) {
+	c := config.Default()
+	c.Log.Format = a.logFormat
+	if f.config != "" {
+		var err error
+		if c, err = config.Load(f.config); err != nil {
+			return c, err
+		}
+	}
+	for name, set := range map[string]func(){
+		"addr":             func() { c.HTTP.Addr = f.addr },
+		"storage":          func() { c.Storage.Location = f.storage },
+		"sync":             func() { c.Storage.Sync = f.sync == "on" },
+		"tls-cert":         func() { c.TLS.Cert = f.cert },
+		"tls-key":          func() { c.TLS.Key = f.key },
+		"insecure-no-auth": func() { c.HTTP.InsecureNoAuth = f.noAuth },
+		"log-format":       func() { c.Log.Format = a.logFormat },
+	} {
+		if flags.Changed(name) {
+			set()
+		}
+	}
+	if f.sync != "" && f.sync != "on" && f.sync != "off" {
+		return c, usageError{fmt.Errorf("--sync %q: want on or off", f.sync)}
+	}
+	if c.Storage.Location == "" {
+		root, _, err := a.roots()
+		if err != nil {
+			return c, err
+		}
+		c.Storage.Location = filepath.Join(root, "registry")
+	}
+	return c, nil
+}
