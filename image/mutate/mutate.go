@@ -12,7 +12,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -40,9 +39,11 @@ type Layer struct {
 
 // Change says what is to be different. The zero Change makes a copy.
 type Change struct {
+	Steps       []Step            // in place of all layers and history of the base, unless nil
 	Layers      []Layer           // to put on top, the lowest first
 	Config      func(*v1.Image)   // edits the configuration, but for RootFS and History
 	History     []v1.History      // of the edits: entries without a layer, after those of Layers
+	NoHistory   bool              // leave the base's history out
 	Created     *time.Time        // of the image, and of new history without a time of its own; nil keeps the base's
 	Annotations map[string]string // of the manifest, to add or replace; an empty value removes
 }
@@ -134,6 +135,17 @@ func (c *Change) config(old *source) ([]byte, v1.Platform, error) {
 		c.Config(&cfg)
 	}
 	cfg.RootFS, cfg.History = rootFS, history
+	for _, f := range []struct{ name, was, is string }{{"architecture", old.config.Architecture, cfg.Architecture}, {"os", old.config.OS, cfg.OS}} {
+		if f.was != "" && f.is == "" {
+			return nil, v1.Platform{}, fmt.Errorf("%s: an image must have one", f.name)
+		}
+	}
+	if c.Steps != nil {
+		cfg.RootFS.DiffIDs, cfg.History = splitSteps(c.Steps)
+	}
+	if c.NoHistory {
+		cfg.History = nil
+	}
 	if c.Created != nil {
 		cfg.Created = utc(c.Created)
 	}
@@ -150,11 +162,7 @@ func (c *Change) config(old *source) ([]byte, v1.Platform, error) {
 
 func (c *Change) addLayers(cfg *v1.Image) error {
 	if len(c.Layers) > 0 || len(c.History) > 0 {
-		// History is optional, but where it is, other tools count it
-		// against the layers.
-		for n := layersIn(cfg.History); n < len(cfg.RootFS.DiffIDs); n++ {
-			cfg.History = append(cfg.History, v1.History{Created: cfg.Created, Comment: "not recorded"})
-		}
+		cfg.History = fullHistory(*cfg)
 	}
 	for i, l := range c.Layers {
 		if image.KindOf(l.Desc) != image.KindLayer {
@@ -189,23 +197,17 @@ func utc(t *time.Time) *time.Time {
 	return &u
 }
 
-func layersIn(history []v1.History) int {
-	n := 0
-	for _, h := range history {
-		if !h.EmptyLayer {
-			n++
-		}
-	}
-	return n
-}
-
 // manifest is the changed manifest but for its config.
 func (c *Change) manifest(old *source) v1.Manifest {
 	m := old.manifest
 	m.Versioned = specs.Versioned{SchemaVersion: 2}
 	m.MediaType = v1.MediaTypeImageManifest
-	m.Layers = make([]v1.Descriptor, 0, len(old.manifest.Layers)+len(c.Layers))
-	for _, l := range old.manifest.Layers {
+	base := m.Layers
+	if c.Steps != nil {
+		base = stepLayers(c.Steps)
+	}
+	m.Layers = make([]v1.Descriptor, 0, len(base)+len(c.Layers))
+	for _, l := range base {
 		l.MediaType = image.LookupMediaType(l.MediaType).OCI().Name
 		m.Layers = append(m.Layers, l)
 	}
@@ -213,16 +215,6 @@ func (c *Change) manifest(old *source) v1.Manifest {
 		l.Desc.MediaType = image.LookupMediaType(l.Desc.MediaType).OCI().Name
 		m.Layers = append(m.Layers, l.Desc)
 	}
-	m.Annotations = maps.Clone(m.Annotations)
-	for k, v := range c.Annotations {
-		if v == "" {
-			delete(m.Annotations, k)
-			continue
-		}
-		if m.Annotations == nil {
-			m.Annotations = map[string]string{}
-		}
-		m.Annotations[k] = v
-	}
+	m.Annotations = Annotate(m.Annotations, c.Annotations)
 	return m
 }

@@ -1,0 +1,212 @@
+package mutate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	specs "github.com/opencontainers/image-spec/specs-go"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tare-oci/tare/image"
+)
+
+// ErrThere says that an index has an entry of that digest or platform already.
+var ErrThere = errors.New("is in the index already")
+
+// ErrNotThere says that nothing in an index is what was asked for.
+var ErrNotThere = errors.New("is not in the index")
+
+// NewIndex is an image index without entries.
+func NewIndex() v1.Index {
+	return v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
+}
+
+// LoadIndex reads an index to be changed. One in Docker's media type becomes
+// OCI's.
+func LoadIndex(ctx context.Context, f image.Fetcher, desc v1.Descriptor) (v1.Index, error) {
+	if err := image.CheckDocument(desc, image.KindIndex); err != nil {
+		return v1.Index{}, err
+	}
+	data, err := f.Fetch(ctx, desc)
+	if err != nil {
+		return v1.Index{}, err
+	}
+	x, err := image.DecodeIndex(desc, data)
+	x.MediaType = v1.MediaTypeImageIndex
+	if x.Manifests == nil {
+		x.Manifests = []v1.Descriptor{}
+	}
+	return x, err
+}
+
+// PutIndex stores an index, after it was seen that it can be read again.
+func PutIndex(ctx context.Context, st Store, x v1.Index) (v1.Descriptor, error) {
+	data, err := json.Marshal(x)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	desc, err := put(ctx, st, v1.MediaTypeImageIndex, data, func(d v1.Descriptor) error {
+		_, err := image.DecodeIndex(d, data)
+		return err
+	})
+	if err != nil {
+		return v1.Descriptor{}, fmt.Errorf("make index: %w", err)
+	}
+	return desc, nil
+}
+
+// Entry makes the entry of an index for a manifest or an index. The platform is
+// that of the image's config unless one is given; an artifact and an index have
+// none of themselves.
+func Entry(ctx context.Context, f image.Fetcher, desc v1.Descriptor, platform *v1.Platform) (v1.Descriptor, error) {
+	entry := v1.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size, Annotations: desc.Annotations, ArtifactType: desc.ArtifactType}
+	if platform != nil {
+		entry.Platform = platform
+		return entry, nil
+	}
+	if image.KindOf(desc) == image.KindIndex {
+		entry.Platform = desc.Platform
+		return entry, nil
+	}
+	img, err := image.Load(ctx, f, desc)
+	switch {
+	case errors.Is(err, image.ErrArtifact):
+		entry.Platform = desc.Platform
+		return entry, nil
+	case err != nil:
+		return v1.Descriptor{}, err
+	}
+	p := img.Config.Platform
+	entry.Platform = &p
+	return entry, nil
+}
+
+// AddEntry puts an entry at the end of an index, or with replace in the place of
+// the one for the same platform. What is there already is ErrThere.
+func AddEntry(x *v1.Index, entry v1.Descriptor, replace bool) error {
+	if len(x.Manifests) >= image.MaxManifests {
+		return fmt.Errorf("index has %d entries, and may not have more", len(x.Manifests))
+	}
+	at := -1
+	for i, have := range x.Manifests {
+		samePlatform := entry.Platform != nil && have.Platform != nil && SamePlatform(*entry.Platform, *have.Platform)
+		switch {
+		case have.Digest == entry.Digest && (samePlatform || entry.Platform == nil || have.Platform == nil) && !replace:
+			return fmt.Errorf("%s %w", entry.Digest, ErrThere)
+		case samePlatform && !replace:
+			return fmt.Errorf("platform %s %w, as %s", image.PlatformString(*entry.Platform), ErrThere, have.Digest)
+		case (samePlatform || have.Digest == entry.Digest) && at < 0:
+			at = i
+		}
+	}
+	if at < 0 {
+		x.Manifests = append(x.Manifests, entry)
+		return nil
+	}
+	x.Manifests = slices.Clone(x.Manifests)
+	x.Manifests[at] = entry
+	return nil
+}
+
+// SamePlatform says whether two platforms are one, however they are written.
+func SamePlatform(a, b v1.Platform) bool {
+	a, b = image.NormalizePlatform(a), image.NormalizePlatform(b)
+	slices.Sort(a.OSFeatures)
+	slices.Sort(b.OSFeatures)
+	return a.OS == b.OS && a.Architecture == b.Architecture && a.Variant == b.Variant && a.OSVersion == b.OSVersion &&
+		slices.Equal(a.OSFeatures, b.OSFeatures)
+}
+
+// EditEntries has edit change each entry that match chooses, or take it out,
+// where it returns nil. If there is none, that is ErrNotThere.
+func EditEntries(x *v1.Index, what string, match func(v1.Descriptor) bool, edit func(v1.Descriptor) *v1.Descriptor) error {
+	kept := []v1.Descriptor{}
+	found := false
+	for _, d := range x.Manifests {
+		if !match(d) {
+			kept = append(kept, d)
+			continue
+		}
+		found = true
+		d.Annotations = maps.Clone(d.Annotations)
+		if e := edit(d); e != nil {
+			kept = append(kept, *e)
+		}
+	}
+	if !found {
+		return fmt.Errorf("%s %w", what, ErrNotThere)
+	}
+	x.Manifests = kept
+	return nil
+}
+
+// Annotate sets annotations, and removes those with an empty value.
+func Annotate(have, change map[string]string) map[string]string {
+	result := maps.Clone(have)
+	for k, v := range change {
+		if v == "" {
+			delete(result, k)
+			continue
+		}
+		if result == nil {
+			result = map[string]string{}
+		}
+		result[k] = v
+	}
+	if len(result) == 0 {
+		return nil
+	}
+	return result
+}
+
+// Each changes every image that an index, also a nested one, leads to, and
+// makes the indexes around them anew; a manifest it changes by itself. What is
+// not an image, such as an attestation, stays as it is.
+func Each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.Image) (Change, error)) (v1.Descriptor, error) {
+	return each(ctx, st, desc, change, 0)
+}
+
+const maxIndexDepth = 8 // as in package image
+
+func each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.Image) (Change, error), depth int) (v1.Descriptor, error) {
+	if depth > maxIndexDepth {
+		return v1.Descriptor{}, fmt.Errorf("index %s: nested more than %d deep", desc.Digest, maxIndexDepth)
+	}
+	if image.KindOf(desc) == image.KindIndex {
+		x, err := LoadIndex(ctx, st, desc)
+		if err != nil {
+			return v1.Descriptor{}, err
+		}
+		for i, d := range x.Manifests {
+			made, err := each(ctx, st, d, change, depth+1)
+			if err != nil {
+				return v1.Descriptor{}, err
+			}
+			made.Annotations, made.ArtifactType = d.Annotations, d.ArtifactType
+			if made.Platform == nil || d.Platform != nil && made.Digest == d.Digest {
+				made.Platform = d.Platform
+			}
+			x.Manifests[i] = made
+		}
+		return PutIndex(ctx, st, x)
+	}
+	if image.KindOf(desc) != image.KindManifest || desc.Annotations["vnd.docker.reference.type"] != "" {
+		return desc, nil
+	}
+	img, err := image.Load(ctx, st, desc)
+	if errors.Is(err, image.ErrArtifact) {
+		return desc, nil
+	}
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	c, err := change(img)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return Apply(ctx, st, &desc, c)
+}
