@@ -3,6 +3,7 @@ package mutate
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -255,6 +256,32 @@ func checkVolume(s string) error {
 func checkSignal(s string) error {
 	if !regexp.MustCompile(`^(SIG[A-Z0-9]+([+-][0-9]+)?|[0-9]{1,2})$`).MatchString(s) {
 		return fmt.Errorf("%q: want a name such as SIGTERM or SIGRTMIN+3, or a number", s)
+	}
+	return nil
+}
+
+// Values is what the field holds: one string for each value, none if it is
+// empty; names without an order are sorted.
+func (f Field) Values(c *v1.Image) []string {
+	switch p := f.ref(c).(type) {
+	case *string:
+		if *p != "" {
+			return []string{*p}
+		}
+	case **time.Time:
+		if *p != nil {
+			return []string{(*p).UTC().Format(time.RFC3339Nano)}
+		}
+	case *[]string:
+		return *p
+	case *map[string]struct{}:
+		return slices.Sorted(maps.Keys(*p))
+	case *map[string]string:
+		var all []string
+		for _, name := range slices.Sorted(maps.Keys(*p)) {
+			all = append(all, name+"="+(*p)[name])
+		}
+		return all
 	}
 	return nil
 }

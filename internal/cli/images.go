@@ -15,7 +15,7 @@ func (a *app) imagesCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:     "images [flags]",
-		Aliases: []string{"list", "ls"},
+		Aliases: []string{"list"},
 		Short:   "List the images that are here",
 		Example: `  tare images
   tare images -q
