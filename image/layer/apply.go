@@ -45,10 +45,9 @@ func apply(ctx context.Context, blob io.Reader, root *safepath.Root, options Opt
 	if err := a.tree.finish(); err != nil {
 		return Result{}, fmt.Errorf("set attributes of directories: %w", err)
 	}
-	r := a.result
-	r.DiffID, r.SizeBytes, r.BlobBytes = s.digest(), s.size, s.blob.n.Load()
-	if want := options.DiffID; want != "" && r.DiffID != want {
-		return Result{}, fmt.Errorf("%w: it is %s, not %s", ErrDiffID, r.DiffID, want)
+	r, err := s.result(a.result)
+	if err != nil {
+		return Result{}, err
 	}
 	if options.Form != Flat {
 		r.Pending = a.pending()

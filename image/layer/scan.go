@@ -37,11 +37,46 @@ func scan(ctx context.Context, blob io.Reader, options Options, visit Visit) (r 
 	if err != nil {
 		return Result{}, err
 	}
+	return s.result(r)
+}
+
+// result completes r with what is known at the end of the stream, unless that is not the one wanted.
+func (s *stream) result(r Result) (Result, error) {
 	r.DiffID, r.SizeBytes, r.BlobBytes = s.digest(), s.size, s.blob.n.Load()
-	if want := options.DiffID; want != "" && r.DiffID != want {
+	if want := s.options.DiffID; want != "" && r.DiffID != want {
 		return Result{}, fmt.Errorf("%w: it is %s, not %s", ErrDiffID, r.DiffID, want)
 	}
 	return r, nil
+}
+
+// Archive writes a layer's uncompressed archive to w, as it is. It is verified when Archive has returned, not before.
+func Archive(ctx context.Context, blob io.Reader, options Options, w io.Writer) (Result, error) {
+	options.Limits = options.Limits.withDefaults()
+	result, err := writeArchive(ctx, blob, options, w)
+	if err != nil {
+		return Result{}, fmt.Errorf("read layer %s: %w", options.Name, err)
+	}
+	return result, nil
+}
+
+func writeArchive(ctx context.Context, blob io.Reader, options Options, w io.Writer) (Result, error) {
+	s, err := startStream(ctx, blob, options)
+	if err != nil {
+		return Result{}, err
+	}
+	defer s.stop()
+	for {
+		piece, err := s.Next()
+		if err == io.EOF {
+			return s.result(Result{})
+		}
+		if err == nil {
+			_, err = w.Write(piece)
+		}
+		if err != nil {
+			return Result{}, err
+		}
+	}
 }
 
 // eachEntry calls use with all entries, to the end of the archive, and counts them.

@@ -2,6 +2,7 @@ package mutate
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -97,7 +98,7 @@ func (f Field) put(values []string) (Edit, error) {
 			return nil, fmt.Errorf("%q: want NAME=VALUE", v)
 		}
 		if v == "" && (f.Shape == List || f.Shape == Set) {
-			return nil, fmt.Errorf("empty")
+			return nil, errors.New("empty")
 		}
 	}
 	if f.Shape == Words {

@@ -165,14 +165,21 @@ func Annotate(have, change map[string]string) map[string]string {
 
 // Each changes every image that an index, also a nested one, leads to, and
 // makes the indexes around them anew; a manifest it changes by itself. What is
-// not an image, such as an attestation, stays as it is.
-func Each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.Image) (Change, error)) (v1.Descriptor, error) {
+// not an image stays as it is, but for BuildKit's attestations: they speak of the
+// image that was, and go with it.
+func Each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.Image) (v1.Descriptor, error)) (v1.Descriptor, error) {
 	return each(ctx, st, desc, change, 0)
 }
 
-const maxIndexDepth = 8 // as in package image
+const (
+	maxIndexDepth = 8 // as in package image
 
-func each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.Image) (Change, error), depth int) (v1.Descriptor, error) {
+	// BuildKit's annotations on the descriptor of an attestation.
+	attestationType = "vnd.docker.reference.type"
+	attestedDigest  = "vnd.docker.reference.digest"
+)
+
+func each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.Image) (v1.Descriptor, error), depth int) (v1.Descriptor, error) {
 	if depth > maxIndexDepth {
 		return v1.Descriptor{}, fmt.Errorf("index %s: nested more than %d deep", desc.Digest, maxIndexDepth)
 	}
@@ -181,6 +188,7 @@ func each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.
 		if err != nil {
 			return v1.Descriptor{}, err
 		}
+		gone := map[string]bool{} // digests of images that have been replaced
 		for i, d := range x.Manifests {
 			made, err := each(ctx, st, d, change, depth+1)
 			if err != nil {
@@ -191,10 +199,12 @@ func each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.
 				made.Platform = d.Platform
 			}
 			x.Manifests[i] = made
+			gone[string(d.Digest)] = made.Digest != d.Digest
 		}
+		x.Manifests = slices.DeleteFunc(x.Manifests, func(d v1.Descriptor) bool { return gone[d.Annotations[attestedDigest]] })
 		return PutIndex(ctx, st, x)
 	}
-	if image.KindOf(desc) != image.KindManifest || desc.Annotations["vnd.docker.reference.type"] != "" {
+	if image.KindOf(desc) != image.KindManifest || desc.Annotations[attestationType] != "" {
 		return desc, nil
 	}
 	img, err := image.Load(ctx, st, desc)
@@ -204,9 +214,5 @@ func each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	c, err := change(img)
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	return Apply(ctx, st, &desc, c)
+	return change(img)
 }

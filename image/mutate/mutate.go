@@ -39,13 +39,15 @@ type Layer struct {
 
 // Change says what is to be different. The zero Change makes a copy.
 type Change struct {
-	Steps       []Step            // in place of all layers and history of the base, unless nil
-	Layers      []Layer           // to put on top, the lowest first
-	Config      func(*v1.Image)   // edits the configuration, but for RootFS and History
-	History     []v1.History      // of the edits: entries without a layer, after those of Layers
-	NoHistory   bool              // leave the base's history out
-	Created     *time.Time        // of the image, and of new history without a time of its own; nil keeps the base's
-	Annotations map[string]string // of the manifest, to add or replace; an empty value removes
+	Steps     []Step          // in place of all layers and history of the base, unless nil
+	Layers    []Layer         // to put on top, the lowest first
+	Config    func(*v1.Image) // edits the configuration, but for RootFS and History
+	History   []v1.History    // of the edits: entries without a layer, after those of Layers
+	NoHistory bool            // leave the base's history out
+
+	NoAnnotations bool              // leave the base's annotations out
+	Created       *time.Time        // of the image, and of new history without a time of its own; nil keeps the base's
+	Annotations   map[string]string // of the manifest, to add or replace; an empty value removes
 }
 
 // Apply makes the new image and returns the descriptor of its manifest. Base is
@@ -214,6 +216,9 @@ func (c *Change) manifest(old *source) v1.Manifest {
 	for _, l := range c.Layers {
 		l.Desc.MediaType = image.LookupMediaType(l.Desc.MediaType).OCI().Name
 		m.Layers = append(m.Layers, l.Desc)
+	}
+	if c.NoAnnotations {
+		m.Annotations = nil
 	}
 	m.Annotations = Annotate(m.Annotations, c.Annotations)
 	return m

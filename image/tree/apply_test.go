@@ -350,7 +350,7 @@ func TestRandom(t *testing.T) {
 	testenv.Root(t)
 	seed := uint64(time.Now().UnixNano())
 	merges, layerCount := 0, 0
-	for i := range uint64(400) {
+	for i := range uint64(150) {
 		rnd := rand.New(rand.NewPCG(seed, i))
 		var layers [][]*tar.Header
 		for range 1 + rnd.IntN(4) {
