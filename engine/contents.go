@@ -30,7 +30,7 @@ func (e *Engine) OpenContents(ctx context.Context, name string, platform *v1.Pla
 	if err != nil {
 		return nil, err
 	}
-	img, err := selectOrOnly(ctx, src, platform)
+	img, err := selectOrOnly(ctx, src, src.Root(), platform)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("image %s: %w", name, err), src.Close())
 	}
@@ -40,11 +40,11 @@ func (e *Engine) OpenContents(ctx context.Context, name string, platform *v1.Pla
 // selectOrOnly is Select for looking at an image, not for running it: one that
 // is no index is the one that is meant, whatever it is for, unless a platform
 // was asked for.
-func selectOrOnly(ctx context.Context, src transfer.Source, platform *v1.Platform) (*image.Image, error) {
-	if platform == nil && image.KindOf(src.Root()) == image.KindManifest {
-		return image.Load(ctx, src, src.Root())
+func selectOrOnly(ctx context.Context, f image.Fetcher, root v1.Descriptor, platform *v1.Platform) (*image.Image, error) {
+	if platform == nil && image.KindOf(root) == image.KindManifest {
+		return image.Load(ctx, f, root)
 	}
-	return image.Select(ctx, src, src.Root(), platformOr(platform))
+	return image.Select(ctx, f, root, platformOr(platform))
 }
 
 // Close gives the image up.
@@ -52,6 +52,11 @@ func (c *Contents) Close() error { return c.source.Close() }
 
 func (c *Contents) open(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
 	return c.source.Blob(ctx, desc, 0)
+}
+
+// ConfigBytes is the configuration as it was written.
+func (c *Contents) ConfigBytes(ctx context.Context) ([]byte, error) {
+	return c.source.Fetch(ctx, c.Image.Manifest.Config)
 }
 
 // Tree merges the image's layers. With sums the contents of files can be

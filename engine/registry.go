@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/transfer"
 )
 
 // A Registry is where images are pulled from. A *remote.Client is one.
@@ -99,8 +101,19 @@ func fetchDocument(ctx context.Context, registry Registry, repo distribution.Rep
 type registryDestination struct {
 	registry PushRegistry
 	ref      distribution.Reference
-	from     string // another repository there, which may have the blobs already
+	from     []string // other repositories there, which may have the blobs already
 	done     func()
+}
+
+// mountFrom has blobs taken from where the sources are, as far as that is another
+// repository of the same registry.
+func (d *registryDestination) mountFrom(sources ...transfer.Source) {
+	for _, s := range sources {
+		r, ok := s.(*registrySource)
+		if ok && r.repo.Host == d.ref.Host && r.repo.Name != d.ref.Name && !slices.Contains(d.from, r.repo.Name) {
+			d.from = append(d.from, r.repo.Name)
+		}
+	}
 }
 
 func (d *registryDestination) HasBlob(ctx context.Context, desc v1.Descriptor) (bool, error) {
@@ -108,8 +121,8 @@ func (d *registryDestination) HasBlob(ctx context.Context, desc v1.Descriptor) (
 }
 
 func (d *registryDestination) PutBlob(ctx context.Context, desc v1.Descriptor, open func(offset int64) (io.ReadCloser, error)) error {
-	if d.from != "" && d.from != d.ref.Name {
-		if mounted, err := d.registry.Mount(ctx, d.ref.Repository, d.from, desc.Digest); err == nil && mounted {
+	for _, from := range d.from {
+		if mounted, err := d.registry.Mount(ctx, d.ref.Repository, from, desc.Digest); err == nil && mounted {
 			return nil // where it was not, for whatever reason, it can still be pushed
 		}
 	}

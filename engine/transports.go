@@ -46,10 +46,8 @@ func (e *Engine) copy(ctx context.Context, from, to string, o CopyOptions) (r tr
 		return r, err
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
-	if s, ok := src.(*registrySource); ok {
-		if d, ok := dst.(*registryDestination); ok && s.repo.Host == d.ref.Host {
-			d.from = s.repo.Name
-		}
+	if d, ok := dst.(*registryDestination); ok {
+		d.mountFrom(src)
 	}
 	if r, err = transfer.Copy(ctx, dst, src, o.Options); err != nil {
 		return r, err

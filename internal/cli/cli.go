@@ -130,6 +130,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 	}{
 		{"run", "Containers:", []*cobra.Command{a.runCommand(), a.explainCommand()}},
 		{"image", "Images:", []*cobra.Command{a.pullCommand(), a.pushCommand(), a.copyCommand(), a.imagesCommand(), a.inspectCommand(), a.unpackCommand(), a.rmiCommand(), a.gcCommand()}},
+		{"edit", "New images from old ones:", []*cobra.Command{a.configCommand(), a.mutateCommand(), a.newCommand(), a.indexCommand()}},
 		{"contents", "Inside images:", []*cobra.Command{a.layersCommand(), a.lsCommand(), a.catCommand(), a.diffCommand()}},
 		{"registry", "Registry:", []*cobra.Command{a.serveCommand()}},
 		{"other", "More:", []*cobra.Command{a.demoCommand(), a.versionCommand(), a.manCommand()}},
