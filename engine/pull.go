@@ -32,6 +32,9 @@ type PullOptions struct {
 	Progress Progress
 	// BlobsOnly leaves the layers packed. So it is always without root.
 	BlobsOnly bool
+	// Foreign allows to fetch layers that are not distributed with the image
+	// from the URLs in its manifest; else they fail with ErrForeign.
+	Foreign bool
 
 	// Registry to use in place of the one made from what follows.
 	Registry Registry
@@ -104,7 +107,7 @@ func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOpt
 	defer session.Close()
 	registry, done := o.registry()
 	defer done()
-	f := &fetcher{session: session, registry: registry, repo: ref.Repository, progress: o.Progress}
+	f := &fetcher{session: session, registry: registry, repo: ref.Repository, progress: o.Progress, foreign: foreign{allowed: o.Foreign}}
 	if f.progress == nil {
 		f.progress = transfer.Silent{}
 	}
@@ -138,6 +141,7 @@ type fetcher struct {
 	registry Registry
 	repo     distribution.Repository
 	progress Progress
+	foreign  foreign
 }
 
 // Fetch gets a document from the store, or else from the registry into the
@@ -273,6 +277,9 @@ func (f *fetcher) fill(ctx context.Context, in *layout.Ingest, desc v1.Descripto
 		return nil
 	}
 	r, err := f.registry.Blob(ctx, f.repo, desc, in.Offset())
+	if err != nil {
+		r, err = f.foreign.open(ctx, desc, in.Offset(), err)
+	}
 	if err != nil {
 		return err
 	}

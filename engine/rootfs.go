@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -69,7 +71,7 @@ func (c *container) mountRootfs(ctx context.Context) (unmount func() error, err 
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENODEV) {
 		c.engine.options.Warn(fmt.Sprintf("%v: copying the image instead", err))
 		tree := filepath.Join(c.path, "copy")
-		if err = flatten(ctx, c.source.image, c.source.layers, tree); err == nil {
+		if err = flatten(ctx, c.source.image, c.source.layers, tree, applying{options: layer.Options{Devices: layer.DevicesCreate}}); err == nil {
 			err = unix.Mount(tree, rootfs, "", unix.MS_BIND, "")
 		}
 	}
@@ -148,8 +150,26 @@ func copyOwnerAndMode(from, to string) error {
 	return nil
 }
 
+// applying says how layers are applied, apart from what each is by itself.
+type applying struct {
+	options   layer.Options
+	decrypter layer.Decrypter
+}
+
+// apply applies one layer.
+func (a applying) apply(ctx context.Context, blob io.Reader, root *safepath.Root, desc v1.Descriptor, diffID digest.Digest) (layer.Result, error) {
+	plain, mediaType, err := layer.Decrypt(ctx, desc, blob, a.decrypter)
+	if err != nil {
+		return layer.Result{}, err
+	}
+	defer plain.Close()
+	o := a.options
+	o.Name, o.MediaType, o.DiffID = desc.Digest.String(), mediaType, diffID
+	return layer.Apply(ctx, plain, root, o)
+}
+
 // flatten unpacks all layers into the new directory tree, one on the other.
-func flatten(ctx context.Context, img *image.Image, from layers, tree string) error {
+func flatten(ctx context.Context, img *image.Image, from layers, tree string, how applying) error {
 	root, err := newTree(tree)
 	if err != nil {
 		return err
@@ -157,9 +177,7 @@ func flatten(ctx context.Context, img *image.Image, from layers, tree string) er
 	defer root.Close()
 	for i, desc := range img.Manifest.Layers {
 		err := from.layer(ctx, desc, func(r io.Reader) error {
-			_, err := layer.Apply(ctx, r, root, layer.Options{
-				Name: desc.Digest.String(), MediaType: desc.MediaType, DiffID: img.Config.RootFS.DiffIDs[i], Devices: layer.DevicesCreate,
-			})
+			_, err := how.apply(ctx, r, root, desc, img.Config.RootFS.DiffIDs[i])
 			return err
 		})
 		if err != nil {

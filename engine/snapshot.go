@@ -198,9 +198,8 @@ func (u *unpacking) apply(ctx context.Context, blob io.Reader, desc v1.Descripto
 		return fmt.Errorf("unpack layer %s: %w", desc.Digest, err)
 	}
 	defer root.Close()
-	u.result, err = layer.Apply(ctx, blob, root, layer.Options{
-		Name: desc.Digest.String(), MediaType: desc.MediaType, DiffID: diffID, Form: layer.Overlay, Devices: layer.DevicesCreate,
-	})
+	how := applying{options: layer.Options{Form: layer.Overlay, Devices: layer.DevicesCreate}}
+	u.result, err = how.apply(ctx, blob, root, desc, diffID)
 	if u.result.Entries == 0 { // even the root looks as below
 		u.result.Pending.Dirs = []string{"."}
 	}

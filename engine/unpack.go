@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/engine/bundle"
 	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/layer"
 )
 
 // UnpackOptions say how to unpack.
@@ -25,6 +27,60 @@ type UnpackOptions struct {
 	// RootfsOnly makes the directory the root file system itself, without the
 	// bundle around it.
 	RootfsOnly bool
+
+	// Rootless does without root: all files belong to whoever unpacks, their
+	// owners are kept in layer.OwnerXattr, and devices become empty files.
+	Rootless bool
+	// UIDMap and GIDMap are the user namespace that the image is for: files get
+	// the ids on this machine. With one of them only, it is for both.
+	UIDMap, GIDMap layer.IDMap
+	// KeepDirlinks: see layer.Options.
+	KeepDirlinks bool
+	// Limits bound each layer.
+	Limits layer.Limits
+	// Decrypter is for encrypted layers; without one they are refused.
+	Decrypter layer.Decrypter
+}
+
+// applying is how the layers are applied.
+func (o UnpackOptions) applying() applying {
+	how := applying{decrypter: o.Decrypter, options: layer.Options{
+		Devices: layer.DevicesCreate, KeepDirlinks: o.KeepDirlinks, Limits: o.Limits, KeepOwners: o.Rootless,
+	}}
+	if o.Rootless {
+		how.options.Devices = layer.DevicesPlaceholder
+	}
+	if len(o.UIDMap) > 0 {
+		how.options.MapID = func(uid, gid uint32) (uint32, uint32, error) {
+			if o.Rootless {
+				uid, gid = 0, 0
+			}
+			uid, err := o.UIDMap.ToHost(uid)
+			if err != nil {
+				return 0, 0, fmt.Errorf("user: %w", err)
+			}
+			if gid, err = o.GIDMap.ToHost(gid); err != nil {
+				return 0, 0, fmt.Errorf("group: %w", err)
+			}
+			return uid, gid, nil
+		}
+	}
+	return how
+}
+
+// withMaps completes the id maps.
+func (o UnpackOptions) withMaps() UnpackOptions {
+	if o.Rootless && len(o.UIDMap)+len(o.GIDMap) == 0 {
+		o.UIDMap = layer.IDMap{{HostID: uint32(os.Geteuid()), Size: 1}}
+		o.GIDMap = layer.IDMap{{HostID: uint32(os.Getegid()), Size: 1}}
+	}
+	if len(o.GIDMap) == 0 {
+		o.GIDMap = o.UIDMap
+	}
+	if len(o.UIDMap) == 0 {
+		o.UIDMap = o.GIDMap
+	}
+	return o
 }
 
 // Unpack writes an image to a new, or empty, directory as a bundle: its
@@ -32,12 +88,14 @@ type UnpackOptions struct {
 // registry reference (pulled when it is missing), or oci:LAYOUT:TAG. The
 // directory appears whole or not at all.
 func (e *Engine) Unpack(ctx context.Context, name, dir string, o UnpackOptions) error {
-	if err := needRoot("unpack an image"); err != nil {
-		return err
+	if !o.Rootless {
+		if err := needRoot("unpack an image"); err != nil {
+			return err
+		}
 	}
 	dir, err := filepath.Abs(dir)
 	if err == nil {
-		err = e.unpackTo(ctx, name, dir, o)
+		err = e.unpackTo(ctx, name, dir, o.withMaps())
 	}
 	if err != nil {
 		return fmt.Errorf("unpack %s to %s: %w", name, dir, err)
@@ -68,8 +126,7 @@ func (e *Engine) unpackTo(ctx context.Context, name, dir string, o UnpackOptions
 		from = filepath.Join(made.path, rootfsName)
 	}
 	if err == nil {
-		// Not os.Rename, which refuses a directory that is there and empty.
-		err = unix.Rename(from, dir)
+		err = moveDir(from, dir)
 	}
 	if err == nil && o.RootfsOnly && reachable(dir) {
 		e.options.Warn(fmt.Sprintf("%s is open to all users of this machine, as the image has it for /: setuid programs in it are, too; "+
@@ -98,6 +155,27 @@ func reachable(dir string) bool {
 	}
 }
 
+// moveDir gives a directory its place. Who is not root can only move one that is
+// writable, which an image's root directory need not be.
+func moveDir(from, to string) error {
+	// Not os.Rename, which refuses a directory that is there and empty.
+	err := unix.Rename(from, to)
+	if !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	var st unix.Stat_t
+	if serr := unix.Stat(from, &st); serr != nil || st.Mode&unix.S_IWUSR != 0 {
+		return err
+	}
+	if err := unix.Chmod(from, st.Mode&0o7777|unix.S_IWUSR); err != nil {
+		return err
+	}
+	if err := unix.Rename(from, to); err != nil {
+		return err
+	}
+	return unix.Chmod(to, st.Mode&0o7777)
+}
+
 // checkVacant says whether a directory can be made here.
 func checkVacant(dir string) error {
 	entries, err := os.ReadDir(dir)
@@ -121,7 +199,7 @@ func (e *Engine) fill(ctx context.Context, name, dir string, o UnpackOptions) (e
 	unpacked := false
 	src, err := e.source(ctx, name, o.Platform, o.Pull, func(ctx context.Context, f *fetcher, img *image.Image) error {
 		unpacked = true
-		return f.ahead(ctx, img, func(ctx context.Context, from layers) error { return makeBundle(ctx, img, from, dir, o.RootfsOnly) })
+		return f.ahead(ctx, img, func(ctx context.Context, from layers) error { return makeBundle(ctx, img, from, dir, o) })
 	})
 	if err != nil {
 		return err
@@ -130,15 +208,16 @@ func (e *Engine) fill(ctx context.Context, name, dir string, o UnpackOptions) (e
 	if unpacked {
 		return nil
 	}
-	return makeBundle(ctx, src.image, src.layers, dir, o.RootfsOnly)
+	from := layersWithForeign{src.layers, &foreign{allowed: o.Pull.Foreign}}
+	return makeBundle(ctx, src.image, from, dir, o)
 }
 
-func makeBundle(ctx context.Context, img *image.Image, from layers, dir string, rootfsOnly bool) error {
+func makeBundle(ctx context.Context, img *image.Image, from layers, dir string, o UnpackOptions) error {
 	rootfs := filepath.Join(dir, rootfsName)
-	if err := flatten(ctx, img, from, rootfs); err != nil || rootfsOnly {
+	if err := flatten(ctx, img, from, rootfs, o.applying()); err != nil || o.RootfsOnly {
 		return err
 	}
-	options := bundle.Options{Hostname: "tare", KeptRootfs: true}
+	options := bundle.Options{Hostname: "tare", KeptRootfs: true, Rootless: o.Rootless, UIDMappings: mappings(o.UIDMap), GIDMappings: mappings(o.GIDMap)}
 	if c := img.Config.Config; len(c.Entrypoint)+len(c.Cmd) == 0 {
 		options.Args = []string{"sh"} // a bundle has a command; whoever uses this one will have another in mind
 	}
@@ -151,4 +230,13 @@ func makeBundle(ctx context.Context, img *image.Image, from layers, dir string, 
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "config.json"), append(data, '\n'), 0o644)
+}
+
+// mappings is an id map as config.json has it.
+func mappings(m layer.IDMap) []specs.LinuxIDMapping {
+	var all []specs.LinuxIDMapping
+	for _, r := range m {
+		all = append(all, specs.LinuxIDMapping{ContainerID: r.ContainerID, HostID: r.HostID, Size: r.Size})
+	}
+	return all
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -87,8 +88,43 @@ func removeOne(dirfd int, base string) (notEmpty bool, err error) {
 	}
 }
 
+// openTree opens a directory whose contents are to be removed. If its mode does not let its owner do that, who is not
+// root, it is changed.
 func openTree(dirfd int, base string) (int, error) {
-	return OpenAt(dirfd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, Beneath|unix.RESOLVE_NO_XDEV)
+	fd, err := openDirectory(dirfd, base, unix.O_RDONLY)
+	if euid := unix.Geteuid(); err == unix.EACCES || err == nil && euid != 0 && isClosed(fd, euid) {
+		unix.Close(fd)
+		if err := openMode(dirfd, base); err != nil {
+			return -1, err
+		}
+		fd, err = openDirectory(dirfd, base, unix.O_RDONLY)
+	}
+	return fd, err
+}
+
+func openDirectory(dirfd int, base string, flags int) (int, error) {
+	return OpenAt(dirfd, base, flags|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, Beneath|unix.RESOLVE_NO_XDEV)
+}
+
+const ownerAll = 0o700 // what it takes to empty a directory
+
+func isClosed(fd, euid int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && int(st.Uid) == euid && st.Mode&ownerAll != ownerAll
+}
+
+// openMode lets the owner of a directory list and change it.
+func openMode(dirfd int, base string) error {
+	fd, err := openDirectory(dirfd, base, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// fchmod(2) takes no O_PATH descriptor; /proc's link to it leads to that very directory.
+	if err := unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), ownerAll); err != nil {
+		return unix.EACCES
+	}
+	return nil
 }
 
 // treeRemover removes what is below topfd.
@@ -143,6 +179,12 @@ func (t *treeRemover) removeDir(dirfd int, base string, depth int) error {
 
 // moveUp puts a directory that is too deep to be held open into the top, under a name of our own.
 func (t *treeRemover) moveUp(dirfd int, base string) error {
+	// To be moved it must be writable, as its ".." changes.
+	fd, err := openTree(dirfd, base)
+	if err != nil {
+		return err
+	}
+	unix.Close(fd)
 	for range maxPasses {
 		t.moved++
 		err := unix.Renameat2(dirfd, base, t.topfd, fmt.Sprintf(".deep-%d", t.moved), unix.RENAME_NOREPLACE)

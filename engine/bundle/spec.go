@@ -49,6 +49,12 @@ type Options struct {
 	CapAdd, CapDrop []string
 	SecurityOpts    []string
 
+	// UIDMappings and GIDMappings give the container a user namespace.
+	UIDMappings, GIDMappings []specs.LinuxIDMapping
+	// Rootless leaves out what takes root: control groups, and other users than
+	// the namespace's root.
+	Rootless bool
+
 	// KeptRootfs says that the root file system outlives the container. Volumes
 	// of the image are then in memory: bound from the root file system, a link
 	// that one container leaves would lead the next one's mount out of it.
@@ -82,6 +88,7 @@ func Spec(img v1.Image, root *safepath.Root, o Options) (*specs.Spec, error) {
 		func() error { return setLinux(s, o) },
 		func() error { return setMounts(s, img.Config, root, o) },
 		func() error { return setSecurity(s, o) },
+		func() error { setUserNamespace(s, o); return nil },
 	} {
 		if err := build(); err != nil {
 			return nil, err

@@ -118,6 +118,9 @@ func (a *applier) entry(h *tarstream.Header) error {
 	if strings.HasPrefix(base, whiteoutPrefix) {
 		return a.whiteout(dirName, base, h)
 	}
+	if a.options.KeepOwners {
+		keepOwner(h)
+	}
 	if name == "." {
 		return a.rootEntry(h)
 	}

@@ -75,7 +75,7 @@ func TestAttributes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := snapshot(t, dir)
+		got := testenv.Tree(t, dir)
 		for name, start := range want {
 			if !strings.HasPrefix(got[name], start) {
 				t.Errorf("umask %o: %q:\n got %s\nwant %s", mask, name, got[name], start)
@@ -101,7 +101,7 @@ func TestMapIDAndPlaceholders(t *testing.T) {
 	if err := applyTo(t, openRoot(t, dir), blob, o); err != nil {
 		t.Fatal(err)
 	}
-	got := snapshot(t, dir)
+	got := testenv.Tree(t, dir)
 	for name, start := range map[string]string{"d": "dir 0755 100:200", "d/null": "file 0666 100:200", "f": "file 0000 101:202"} {
 		if !strings.HasPrefix(got[name], start) {
 			t.Errorf("%s: %s, want %s", name, got[name], start)
@@ -137,5 +137,5 @@ func TestSparseStaysSparse(t *testing.T) {
 	if err := unix.Stat(filepath.Join(dir, "sparse"), &st); err != nil || st.Size != 64<<20+3 || st.Blocks > 64 {
 		t.Errorf("size %d, %d blocks, %v", st.Size, st.Blocks, err)
 	}
-	sameTree(t, snapshot(t, dir), snapshot(t, source), "ours", "the original")
+	testenv.SameTree(t, testenv.Tree(t, dir), testenv.Tree(t, source), "ours", "the original")
 }

@@ -78,5 +78,8 @@ func checkMediaType(mediaType string) error {
 			return nil
 		}
 	}
+	if strings.HasSuffix(mediaType, encryptedSuffix) {
+		return fmt.Errorf("%w: media type %q", ErrEncrypted, mediaType)
+	}
 	return fmt.Errorf("%w: media type %q", ErrCompression, mediaType)
 }

@@ -114,6 +114,9 @@ func (a *applier) dir(p *dir, base, name string, h *tarstream.Header) error {
 		if isDir {
 			return a.redescribe(name, h)
 		}
+		if a.options.KeepDirlinks && a.options.Form == Flat && a.isDirlink(p, base) {
+			return nil
+		}
 		if a.options.Form != Flat {
 			hidden, err = a.removeWhiteout(p, base)
 		}
@@ -145,6 +148,16 @@ func (a *applier) isDir(p *dir, base string) (bool, error) {
 	var st unix.Stat_t
 	err := unix.Fstatat(p.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR, err
+}
+
+// isDirlink says whether base is a symbolic link that leads to a directory inside the root.
+func (a *applier) isDirlink(p *dir, base string) bool {
+	fd, err := safepath.OpenAt(a.tree.root.FD(), p.child(base), unix.O_PATH|unix.O_DIRECTORY, 0, safepath.InRoot)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
 }
 
 // redescribe gives a directory that was there before the entry's attributes in place of its own.

@@ -88,8 +88,8 @@ func sandbox(t testing.TB) (root *safepath.Root, dir, outside string) {
 			t.Fatal(err)
 		}
 	}
-	before := snapshot(t, outside)
-	t.Cleanup(func() { sameTree(t, snapshot(t, outside), before, "now", "before") })
+	before := testenv.Tree(t, outside)
+	t.Cleanup(func() { testenv.SameTree(t, testenv.Tree(t, outside), before, "now", "before") })
 	return openRoot(t, dir), dir, outside
 }
 
@@ -224,7 +224,7 @@ func TestTamed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			sameTree(t, contents(t, dir), c.want, "got", "want")
+			testenv.SameTree(t, contents(t, dir), c.want, "got", "want")
 		})
 	}
 }
@@ -233,7 +233,7 @@ func TestTamed(t *testing.T) {
 func contents(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	m := map[string]string{}
-	for name, line := range snapshot(t, dir) {
+	for name, line := range testenv.Tree(t, dir) {
 		path := filepath.Join(dir, name)
 		switch {
 		case name == ".":
@@ -323,7 +323,7 @@ func TestCompression(t *testing.T) {
 			t.Errorf("gzip cut at %d of %d applied", n, len(gz))
 		}
 	}
-	for _, mediaType := range []string{"application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "application/vnd.oci.image.layer.v1.tar+xz", "text/plain"} {
+	for _, mediaType := range []string{"application/vnd.oci.image.layer.v1.tar+xz", "text/plain"} {
 		root, _, _ := sandbox(t)
 		if err := applyTo(t, root, gz, Options{MediaType: mediaType}); !errors.Is(err, ErrCompression) {
 			t.Errorf("%s: %v", mediaType, err)

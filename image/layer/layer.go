@@ -26,8 +26,10 @@ var (
 	ErrDiffID = errors.New("layer's content does not match its diffID")
 	// ErrDevice says that a layer holds a device node where none is allowed.
 	ErrDevice = errors.New("device nodes are not allowed here")
-	// ErrCompression says that a layer is compressed or encrypted in a way that is not supported.
+	// ErrCompression says that a layer is compressed in a way that is not supported.
 	ErrCompression = errors.New("unsupported compression")
+	// ErrEncrypted says that a layer is encrypted, and that there is nothing to decrypt it.
+	ErrEncrypted = errors.New("layer is encrypted")
 )
 
 // Form is what Apply makes of a layer.
@@ -95,6 +97,13 @@ type Options struct {
 
 	// MapID turns the owner that an entry names into the one it gets; nil leaves it as it is.
 	MapID func(uid, gid uint32) (mappedUID, mappedGID uint32, err error)
+	// KeepOwners gives each file that the layer does not say to be root's the extended attribute OwnerXattr. With a MapID
+	// that makes everything ours, this is how a layer is applied without privileges.
+	KeepOwners bool
+
+	// KeepDirlinks has a directory entry for what is a symbolic link to a directory, in a flat tree, leave both as they
+	// are, instead of putting a directory in the link's place: what the layer has in the directory goes through the link.
+	KeepDirlinks bool
 
 	// Dropped, if set, is told of each extended attribute that was left out, because the file system or our privileges
 	// do not allow it, or because it would speak to overlayfs or the host's security modules.

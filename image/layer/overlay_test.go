@@ -54,7 +54,7 @@ func stackLayers(t testing.TB, flat string, form Form, blobs []func() (io.ReadCl
 	if err := errors.Join(os.Mkdir(empty, 0o755), os.Mkdir(merged, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	want := snapshot(t, flat)
+	want := testenv.Tree(t, flat)
 	inMountNamespace(t, func() error {
 		options := "lowerdir=" + strings.Join(append(dirs, empty), ":") // overlayfs wants two at least
 		if form == OverlayUser {
@@ -63,14 +63,14 @@ func stackLayers(t testing.TB, flat string, form Form, blobs []func() (io.ReadCl
 		if err := unix.Mount("overlay", merged, "overlay", unix.MS_RDONLY, options); err != nil {
 			return fmt.Errorf("mount overlay: %w", err)
 		}
-		got := snapshot(t, merged)
+		got := testenv.Tree(t, merged)
 		for name, line := range got {
 			got[name] = dropLinkedNames(line)
 		}
 		for name, line := range want {
 			want[name] = dropLinkedNames(line)
 		}
-		sameTree(t, got, want, "overlay", "flat")
+		testenv.SameTree(t, got, want, "overlay", "flat")
 		return nil
 	})
 }
@@ -259,7 +259,7 @@ func TestOverlayXattrsAreNotTaken(t *testing.T) {
 	if err != nil || r.DroppedXattrs != 3 || len(dropped) != 3 {
 		t.Errorf("%+v, %v, dropped %q", r, err, dropped)
 	}
-	if line := snapshot(t, dir)["f"]; !strings.HasSuffix(line, `user.mine="m"`) || strings.Contains(line, "overlay") || strings.Contains(line, "selinux") {
+	if line := testenv.Tree(t, dir)["f"]; !strings.HasSuffix(line, `user.mine="m"`) || strings.Contains(line, "overlay") || strings.Contains(line, "selinux") {
 		t.Error(line)
 	}
 }

@@ -69,7 +69,7 @@ func TestImagesAsUmociUnpacksThem(t *testing.T) {
 			ours, bundle := t.TempDir(), filepath.Join(t.TempDir(), "bundle")
 			applyImage(t, image, ours)
 			testenv.Run(t, testenv.Tool(t, "umoci"), "unpack", "--image", image+":latest", bundle)
-			sameTree(t, snapshot(t, ours), snapshot(t, filepath.Join(bundle, "rootfs")), "ours", "umoci's")
+			testenv.SameTree(t, testenv.Tree(t, ours), testenv.Tree(t, filepath.Join(bundle, "rootfs")), "ours", "umoci's")
 		})
 	}
 }
@@ -80,7 +80,7 @@ func TestZstdImage(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	applyImage(t, gz, a)
 	applyImage(t, zst, b)
-	sameTree(t, snapshot(t, b), snapshot(t, a), "zstd", "gzip")
+	testenv.SameTree(t, testenv.Tree(t, b), testenv.Tree(t, a), "zstd", "gzip")
 }
 
 // TestLayersAsTarUnpacksThem compares each layer of the medium image by itself with what GNU tar makes of it. tar knows
@@ -101,12 +101,12 @@ func TestLayersAsTarUnpacksThem(t *testing.T) {
 		}
 		blob.Close()
 		testenv.Run(t, testenv.Tool(t, "tar"), "--numeric-owner", "--same-owner", "-p", "--xattrs", "--xattrs-include=*", "-C", theirs, "-xzf", path)
-		want := snapshot(t, theirs)
+		want := testenv.Tree(t, theirs)
 		for name := range want {
 			if base := filepath.Base(name); len(base) > len(whiteoutPrefix) && base[:len(whiteoutPrefix)] == whiteoutPrefix {
 				delete(want, name)
 			}
 		}
-		sameTree(t, snapshot(t, ours), want, "ours", "tar's")
+		testenv.SameTree(t, testenv.Tree(t, ours), want, "ours", "tar's")
 	}
 }

@@ -73,6 +73,17 @@ func (t *tree) find(name string) (*dir, error) {
 
 // openDir opens a directory and says what it is called when no symbolic link is on the way.
 func (t *tree) openDir(name string) (fd int, resolved string, err error) {
+	fd, resolved, err = t.tryOpenDir(name)
+	if !errors.Is(err, unix.EACCES) {
+		return fd, resolved, err
+	}
+	if unlocked, uerr := t.unlock(name); !unlocked || uerr != nil {
+		return fd, resolved, errors.Join(err, uerr)
+	}
+	return t.tryOpenDir(name)
+}
+
+func (t *tree) tryOpenDir(name string) (fd int, resolved string, err error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY
 	fd, err = safepath.OpenAt(t.root.FD(), name, flags, 0, safepath.Beneath)
 	if err != unix.ELOOP {
@@ -140,6 +151,12 @@ func recordOf(fd int, name string) (*record, error) {
 	if !rec.inherits {
 		_, err := unix.Fgetxattr(fd, defaultACL, nil)
 		rec.inherits = err == nil
+	}
+	if isClosed(&st) {
+		if err := unix.Fchmod(fd, rec.mode|ownerAll); err != nil {
+			return nil, err
+		}
+		rec.lateMode = true
 	}
 	return rec, nil
 }

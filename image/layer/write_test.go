@@ -49,7 +49,7 @@ func TestWriteAndApply(t *testing.T) {
 	if err != nil || string(got) != big {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}
-	if s := snapshot(t, dir)["bin/tool"]; !strings.HasPrefix(s, "file 4755 0:0 mtime 1000000000.000000005 size 1000000") {
+	if s := testenv.Tree(t, dir)["bin/tool"]; !strings.HasPrefix(s, "file 4755 0:0 mtime 1000000000.000000005 size 1000000") {
 		t.Error(s)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/layer"
 	"github.com/tare-oci/tare/runtime/host"
 )
 
@@ -22,7 +23,11 @@ import (
 // counts, so the closer cause comes first.
 func hints() []hint {
 	return []hint{
-		{is(engine.ErrNeedsRoot), "pull, images, inspect, rmi and gc work without root, and so does explain of a bundle"},
+		{is(engine.ErrNeedsRoot), "pull, images, inspect, rmi and gc work without root, and so do explain of a bundle and unpack --rootless"},
+		{is(engine.ErrForeign), "tare unpack --allow-foreign fetches it from there; its digest is verified"},
+		{is(layer.ErrEncrypted), "tare unpack --decrypt-with COMMAND has a program of yours decrypt it"},
+		{is(layer.ErrNotMapped), "--uid-map and --gid-map must cover all ids that the image's files have, such as 0:100000:65536"},
+		{is(layer.ErrLimit), "if you trust the image: tare unpack --help tells the flags that set the limits"},
 		{is(engine.ErrCommandNotFound), "the image has no such program in its PATH; tare run --entrypoint ls IMAGE /bin shows what it has, where it has ls"},
 		{is(engine.ErrCommandNotExecutable), "is it a program for this platform, and has it the x permission? tare inspect IMAGE tells the platform"},
 		{is(config.ErrNeedsAuth), "say in the configuration file who may do what, or allow everybody with --insecure-no-auth"},
