@@ -11,11 +11,10 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/tare-oci/tare/image/layer"
 )
 
 // A DecryptCommand decrypts layers by a program: it finds the blob on its
@@ -27,8 +26,6 @@ type DecryptCommand struct {
 	// Args are the program and its arguments.
 	Args []string
 }
-
-var _ layer.Decrypter = DecryptCommand{}
 
 // Decrypt implements layer.Decrypter.
 func (c DecryptCommand) Decrypt(ctx context.Context, desc v1.Descriptor, blob io.Reader) (io.ReadCloser, error) {
@@ -43,7 +40,9 @@ func (c DecryptCommand) Decrypt(ctx context.Context, desc v1.Descriptor, blob io
 	p := &decrypting{name: c.Args[0], cancel: cancel}
 	p.cmd = exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
 	p.cmd.Env, p.cmd.Stdin, p.cmd.Stderr = append(os.Environ(), env...), blob, &p.said
-	// What it has started may keep its output open.
+	// What it has started ends with it, or may keep its output open.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
 	p.cmd.WaitDelay = 2 * time.Second
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {

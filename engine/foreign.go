@@ -136,8 +136,8 @@ func (l layersWithForeign) layer(ctx context.Context, desc v1.Descriptor, unpack
 	}
 	defer r.Close()
 	verified, err := image.VerifyReader(r, desc)
-	if err == nil {
-		err = unpack(verified)
+	if err != nil {
+		return err
 	}
-	return err
+	return whole(ctx, verified, unpack(verified))
 }

@@ -20,15 +20,20 @@ import (
 	"github.com/tare-oci/tare/internal/testenv"
 )
 
-// childVar makes the test binary a program that runs one container: DIR, image
-// and command follow as arguments.
+// childVar makes the test binary a program. If it is "unpack" that is
+// unpackChild; else it runs one container: DIR, image and command follow as
+// arguments.
 const childVar = "TARE_TEST_ENGINE_CHILD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childVar) == "" {
 		os.Exit(m.Run())
 	}
-	status, err := child(os.Args[1], os.Args[2], os.Args[3:])
+	run := child
+	if os.Getenv(childVar) == "unpack" {
+		run = unpackChild
+	}
+	status, err := run(os.Args[1], os.Args[2], os.Args[3:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		status = ExitStatus(err)

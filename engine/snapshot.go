@@ -99,7 +99,19 @@ func (s stored[R]) layer(ctx context.Context, desc v1.Descriptor, unpack func(io
 		return err
 	}
 	defer r.Close()
-	return unpack(r)
+	return whole(ctx, r, unpack(r))
+}
+
+// whole reads what is left of a layer after something in it was wrong: whether
+// the layer is what its descriptor says comes first.
+func whole(ctx context.Context, r io.Reader, err error) error {
+	if _, ours := errors.AsType[unix.Errno](err); err == nil || ours || ctx.Err() != nil {
+		return err // of a full disk, say, the layer has no part
+	}
+	if _, rerr := io.Copy(io.Discard, r); errors.Is(rerr, image.ErrMismatch) {
+		return rerr
+	}
+	return err
 }
 
 // unpacking is a snapshot in the making.

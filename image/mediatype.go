@@ -69,6 +69,7 @@ type MediaType struct {
 	Compression Compression // of a layer
 	Docker      bool        // one of Docker's names, not one of OCI's
 	Foreign     bool        // a layer that may have to be fetched from its URLs
+	Encrypted   bool        // a layer whose name without "+encrypted" is that of what is in it (the ocicrypt project's)
 }
 
 // mediaTypes is the one table, read in both directions and never written.
@@ -82,6 +83,12 @@ var mediaTypes = [...]MediaType{
 	{Name: ociNonDistributableLayerTypeStem, Kind: KindLayer, Foreign: true},
 	{Name: ociNonDistributableLayerTypeStem + "+gzip", Kind: KindLayer, Compression: Gzip, Foreign: true},
 	{Name: ociNonDistributableLayerTypeStem + "+zstd", Kind: KindLayer, Compression: Zstd, Foreign: true},
+	{Name: v1.MediaTypeImageLayer + "+encrypted", Kind: KindLayer, Encrypted: true},
+	{Name: v1.MediaTypeImageLayerGzip + "+encrypted", Kind: KindLayer, Compression: Gzip, Encrypted: true},
+	{Name: v1.MediaTypeImageLayerZstd + "+encrypted", Kind: KindLayer, Compression: Zstd, Encrypted: true},
+	{Name: ociNonDistributableLayerTypeStem + "+encrypted", Kind: KindLayer, Foreign: true, Encrypted: true},
+	{Name: ociNonDistributableLayerTypeStem + "+gzip+encrypted", Kind: KindLayer, Compression: Gzip, Foreign: true, Encrypted: true},
+	{Name: ociNonDistributableLayerTypeStem + "+zstd+encrypted", Kind: KindLayer, Compression: Zstd, Foreign: true, Encrypted: true},
 	{Name: MediaTypeDockerManifest, Kind: KindManifest, Docker: true},
 	{Name: MediaTypeDockerManifestList, Kind: KindIndex, Docker: true},
 	{Name: MediaTypeDockerConfig, Kind: KindConfig, Docker: true},
@@ -116,7 +123,7 @@ func LayerMediaType(c Compression) string {
 // OCI is OCI's media type for the same thing; m itself where there is none.
 func (m MediaType) OCI() MediaType {
 	for _, o := range mediaTypes {
-		if o.Kind == m.Kind && o.Compression == m.Compression && o.Foreign == m.Foreign && !o.Docker {
+		if o.Kind == m.Kind && o.Compression == m.Compression && o.Foreign == m.Foreign && o.Encrypted == m.Encrypted && !o.Docker {
 			return o
 		}
 	}

@@ -1,9 +1,11 @@
 package layer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -169,6 +171,35 @@ func (a *applier) owner(h *tarstream.Header) (uid, gid uint32, err error) {
 	return uid, gid, nil
 }
 
+// mapACL maps the users and groups that an ACL names, like owners. Where owners are kept as they are, so is it.
+func (a *applier) mapACL(value []byte) ([]byte, error) {
+	const headBytes, entryBytes, user, group = 4, 8, 0x02, 0x08 // linux/posix_acl_xattr.h
+	if a.options.MapID == nil || a.options.KeepOwners {
+		return value, nil
+	}
+	value = slices.Clone(value)
+	for at := headBytes; at+entryBytes <= len(value); at += entryBytes {
+		tag, id := binary.LittleEndian.Uint16(value[at:]), value[at+4:at+entryBytes]
+		if tag != user && tag != group {
+			continue
+		}
+		named := binary.LittleEndian.Uint32(id)
+		uid, gid := named, uint32(0)
+		if tag == group {
+			uid, gid = 0, named
+		}
+		uid, gid, err := a.options.MapID(uid, gid)
+		if err != nil {
+			return nil, fmt.Errorf("map id %d: %w", named, err)
+		}
+		if tag == group {
+			uid = gid
+		}
+		binary.LittleEndian.PutUint32(id, uid)
+	}
+	return value, nil
+}
+
 var (
 	errOverlayXattr = errors.New("belongs to overlayfs")
 	errHostXattr    = errors.New("belongs to the host's security modules")
@@ -178,6 +209,11 @@ var (
 func (a *applier) xattrs(h *tarstream.Header, set func(name string, value []byte) error) error {
 	for _, x := range h.Xattrs {
 		err := refusedXattr(x.Name)
+		if err == nil && (x.Name == accessACL || x.Name == defaultACL) {
+			if x.Value, err = a.mapACL(x.Value); err != nil {
+				return fmt.Errorf("set extended attribute %s: %w", quote(x.Name), err)
+			}
+		}
 		if err == nil {
 			if err = set(x.Name, x.Value); err == nil {
 				continue

@@ -2,7 +2,10 @@ package tarstream
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,6 +17,7 @@ type extended struct {
 	// PAX. An empty string, or a nil, means that there is none.
 	path, linkpath, size, uid, gid, mtime, atime string
 	xattrs                                       []Xattr
+	others                                       []Xattr // the same by other names, for those that xattrs lacks
 	sparse                                       paxSparse
 }
 
@@ -59,6 +63,8 @@ func (e *extended) parsePAX(b []byte) error {
 
 const (
 	schilyXattr    = "SCHILY.xattr."
+	libarchiveAttr = "LIBARCHIVE.xattr."
+	schilyACL      = "SCHILY.acl."
 	maxSparsePairs = 1 << 18 // of format 0.0, whose records are small; each costs us more than it costs the archive
 )
 
@@ -67,7 +73,11 @@ func (e *extended) record(key string, value []byte) error {
 		return fmt.Errorf("%w: NUL in the key of a PAX record", ErrHeader)
 	}
 	if name, ok := strings.CutPrefix(key, schilyXattr); ok {
-		e.xattr(name, bytes.Clone(value))
+		e.xattrs = setXattr(e.xattrs, name, bytes.Clone(value))
+		return nil
+	}
+	if x, ok := otherXattr(key, value); ok {
+		e.others = setXattr(e.others, x.Name, x.Value)
 		return nil
 	}
 	s := &e.sparse
@@ -114,14 +124,41 @@ func (e *extended) record(key string, value []byte) error {
 	return nil
 }
 
-func (e *extended) xattr(name string, value []byte) {
-	for i := range e.xattrs {
-		if e.xattrs[i].Name == name {
-			e.xattrs[i].Value = value
-			return
+// otherXattr reads an extended attribute that is written another way than SCHILY.xattr: libarchive's, with the name in
+// percent encoding and the value in base 64, which comes beside the former; and an ACL as text. One that cannot be read is
+// passed over, as it is by tools that do not know these records.
+func otherXattr(key string, value []byte) (Xattr, bool) {
+	if name, ok := strings.CutPrefix(key, libarchiveAttr); ok {
+		name, err := url.PathUnescape(name)
+		text, berr := base64.RawStdEncoding.DecodeString(strings.TrimRight(string(value), "="))
+		return Xattr{name, text}, err == nil && berr == nil && name != "" && strings.IndexByte(name, 0) < 0
+	}
+	if kind, ok := strings.CutPrefix(key, schilyACL); ok && (kind == "access" || kind == "default") {
+		acl := parseACL(string(value))
+		return Xattr{"system.posix_acl_" + kind, acl}, acl != nil
+	}
+	return Xattr{}, false
+}
+
+func setXattr(all []Xattr, name string, value []byte) []Xattr {
+	for i := range all {
+		if all[i].Name == name {
+			all[i].Value = value
+			return all
 		}
 	}
-	e.xattrs = append(e.xattrs, Xattr{Name: name, Value: value})
+	return append(all, Xattr{Name: name, Value: value})
+}
+
+// allXattrs are those of the entry.
+func (e *extended) allXattrs() []Xattr {
+	all := e.xattrs
+	for _, x := range e.others {
+		if !slices.ContainsFunc(e.xattrs, func(have Xattr) bool { return have.Name == x.Name }) {
+			all = append(all, x)
+		}
+	}
+	return all
 }
 
 func (s *paxSparse) pair(key, value string) error {

@@ -262,7 +262,7 @@ func padded(size int64) int64 { return (size + blockBytes - 1) &^ (blockBytes - 
 // entry completes r.hdr, which has what its header block says, with what came before that.
 func (r *Reader) entry(b block, size int64) error {
 	h := &r.hdr
-	h.Xattrs = r.ext.xattrs
+	h.Xattrs = r.ext.allXattrs()
 	if err := r.ext.apply(h, &size); err != nil {
 		return fmt.Errorf("%w (before byte %d of the archive)", err, r.pos)
 	}

@@ -121,6 +121,11 @@ func readStandard(archive []byte) (entries []entry, err error) {
 			if name, ok := strings.CutPrefix(k, schilyXattr); ok && v != "" {
 				xattrs = append(xattrs, fmt.Sprintf("%q=%q ", name, v))
 			}
+			if x, ok := otherXattr(k, []byte(v)); ok && len(x.Value) > 0 {
+				if _, have := h.PAXRecords[schilyXattr+x.Name]; !have {
+					xattrs = append(xattrs, fmt.Sprintf("%q=%q ", x.Name, x.Value))
+				}
+			}
 		}
 		e.xattrs = strings.Join(xattrs, "")
 		if e.size <= maxTestBytes {
