@@ -55,7 +55,7 @@ type Manager interface {
 	Freeze(ctx context.Context, frozen bool) error
 	// Frozen reports whether the cgroups are frozen.
 	Frozen() (bool, error)
-	// Set changes limits that r names. It leaves devices alone, as runc's update does.
+	// Set changes limits that r names. It leaves devices alone, as runc's update does, and after an error what it has changed is as it was.
 	Set(ctx context.Context, r *specs.LinuxResources) error
 	// Stats reads what the container uses.
 	Stats() (*Stats, error)

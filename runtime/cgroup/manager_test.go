@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -496,8 +497,54 @@ func TestLimits(t *testing.T) {
 		!strings.Contains(err.Error(), `linux.resources.rdma["none"]`) {
 		t.Errorf("rdma: %v", err)
 	}
+	// What fails changes nothing, whatever came before it.
+	update(`{"memory":{"limit":33554432,"swap":67108864},"cpu":{"quota":20000,"period":50000,"shares":300},"pids":{"limit":70}}`)
+	before := limitFiles(t, m)
+	if err := m.Set(t.Context(), resources(t, `{"memory":{"limit":16777216,"swap":134217728,"reservation":8388608},"cpu":{"quota":-1,"period":100000,
+		"shares":400,"cpus":"4000"},"pids":{"limit":71}}`)); err == nil || !strings.Contains(err.Error(), "linux.resources.cpu.cpus") || strings.Contains(err.Error(), "changed back") {
+		t.Errorf("CPUs that are not there: %v", err)
+	}
+	if after := limitFiles(t, m); after != before {
+		t.Errorf("after an update that failed:\n%s\nbefore:\n%s", after, before)
+	}
 	if v2 {
 		limitsV2(t, m)
+	}
+}
+
+// limitFiles is what the files have that updates change.
+func limitFiles(t testing.TB, m Manager) string {
+	t.Helper()
+	var all strings.Builder
+	for _, dir := range slices.Sorted(maps.Values(m.Paths())) {
+		for _, file := range []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes", "cpu.shares", "cpu.cfs_quota_us",
+			"cpu.cfs_period_us", "cpuset.cpus", "pids.max", "memory.max", "memory.swap.max", "memory.low", "cpu.max", "cpu.weight"} {
+			if text, err := readFile(dir + "/" + file); err == nil {
+				fmt.Fprintf(&all, "%s/%s: %s", dir, file, text)
+			}
+		}
+	}
+	return all.String()
+}
+
+// TestWritable: what control files have, as it is written back.
+func TestWritable(t *testing.T) {
+	for _, c := range []struct{ file, value, content, want string }{
+		{"memory.max", "5", "max\n", "max\n"}, {"cpuset.cpus", "0-1", "\n", "\n"}, {"cpu.max", "max 5", "100 20\n", "100 20\n"}, {"cpu.max", "5", "100 20\n", "100 20\n"},
+		{"io.max", "8:0 rbps=5", "7:0 rbps=1 wbps=2 riops=max wiops=max\n8:0 rbps=max wbps=2 riops=max wiops=max\n", "8:0 rbps=max wbps=2 riops=max wiops=max"},
+		{"io.max", "8:0 rbps=5", "", "8:0 rbps=max wbps=max riops=max wiops=max"},
+		{"blkio.throttle.read_bps_device", "8:0 5", "8:16 7\n", "8:0 0"}, {"blkio.throttle.read_bps_device", "8:16 5", "8:0 1\n8:16 7\n", "8:16 7"},
+		{"io.weight", "70", "default 100\n8:0 50\n", "100"}, {"io.weight", "8:0 70", "default 100\n8:0 50\n", "8:0 50"}, {"io.weight", "8:16 70", "default 100\n", "8:16 default"},
+		{"memory.oom_control", "1", "oom_kill_disable 0\nunder_oom 0\n", "0"}, {"rdma.max", "m hca_handle=1", "", "m hca_handle=max hca_object=max"},
+		{"net_prio.ifpriomap", "lo 5", "lo 0\neth0 1\n", "lo 0"}, {"net_prio.ifpriomap", "no 5", "lo 0\n", "none"}, {"x.y", "1", "a 1\nb 2\n", "none"},
+	} {
+		got, ok := writable(c.file, c.value, c.content)
+		if !ok {
+			got = "none"
+		}
+		if got != c.want {
+			t.Errorf("%s, %q: got %q, want %q", c.file, c.value, got, c.want)
+		}
 	}
 }
 

@@ -181,10 +181,12 @@ func (m *systemd) Set(ctx context.Context, r *specs.LinuxResources) (err error) 
 	if err != nil {
 		return err
 	}
-	if len(properties) > 0 {
-		if err := m.setProperties(ctx, properties); err != nil {
-			return wrapped(err)
-		}
+	// First as a trial, which leaves no limit changed that systemd would not know of; systemd may round what it sets.
+	if err := m.Manager.Set(ctx, r); err != nil || len(properties) == 0 {
+		return err
+	}
+	if err := m.setProperties(ctx, properties); err != nil {
+		return wrapped(err)
 	}
 	return m.Manager.Set(ctx, r)
 }
@@ -242,7 +244,10 @@ func (m *systemd) ownRoot() (string, error) {
 const systemdTimeout = 30 * time.Second
 
 // bus is a connection to systemd.
-type bus struct{ *dbus.Conn }
+type bus struct {
+	*dbus.Conn
+	systemd string // its name on a shared bus, where anybody can send us a signal; "" where nobody else can
+}
 
 // dialSystemd connects to systemd. Root's own socket needs no bus between, and is there where no bus runs.
 func dialSystemd(user bool) (*bus, error) {
@@ -263,7 +268,7 @@ func dialSystemd(user bool) (*bus, error) {
 	}
 	if private != "" {
 		if c, err := dbus.Dial(private, systemdTimeout); err == nil {
-			return &bus{c}, nil
+			return &bus{c, ""}, nil
 		}
 	}
 	c, err := dbus.Dial(shared, systemdTimeout)
@@ -283,15 +288,21 @@ func dialSystemd(user bool) (*bus, error) {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
-	return &bus{c}, nil
+	owner, err := c.Call(busMethod("GetNameOwner"), "s", systemdName)
+	if err != nil || len(owner) != 1 || !isText(owner[0]) {
+		return nil, errors.Join(fmt.Errorf("who is %s: %v: %w", systemdName, owner, err), c.Close())
+	}
+	return &bus{c, owner[0].(string)}, nil
 }
+
+const systemdName = "org.freedesktop.systemd1"
 
 func busMethod(member string) dbus.Method {
 	return dbus.Method{Destination: "org.freedesktop.DBus", Path: "/org/freedesktop/DBus", Interface: "org.freedesktop.DBus", Member: member}
 }
 
 func managerMethod(member string) dbus.Method {
-	return dbus.Method{Destination: "org.freedesktop.systemd1", Path: "/org/freedesktop/systemd1", Interface: "org.freedesktop.systemd1.Manager", Member: member}
+	return dbus.Method{Destination: systemdName, Path: "/org/freedesktop/systemd1", Interface: "org.freedesktop.systemd1.Manager", Member: member}
 }
 
 // managerProperty reads a property of systemd itself, which is a string.
@@ -373,7 +384,7 @@ func (b *bus) job(member, sig string, args ...any) error {
 		if err != nil {
 			return err
 		}
-		if s.Member != "JobRemoved" || len(s.Args) != 4 || s.Args[1] != got[0] {
+		if s.Sender != b.systemd || s.Member != "JobRemoved" || len(s.Args) != 4 || s.Args[1] != got[0] {
 			continue
 		}
 		if s.Args[3] != "done" {

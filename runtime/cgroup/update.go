@@ -23,7 +23,7 @@ func (m *v1) Set(ctx context.Context, r *specs.LinuxResources) error {
 			return err
 		}
 	}
-	return wrapped(plan.apply(m.dir))
+	return wrapped(plan.change(m.dir))
 }
 
 func (m *v2) Set(ctx context.Context, r *specs.LinuxResources) error {
@@ -40,7 +40,7 @@ func (m *v2) Set(ctx context.Context, r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
-	return wrapped(planFor(r, onV2).apply(m.controllerDir))
+	return wrapped(planFor(r, onV2).change(m.controllerDir))
 }
 
 // checkBeforeUpdate refuses a memory limit below what is in use, if the configuration asks for that: the kernel would reclaim, and

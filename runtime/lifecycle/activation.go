@@ -65,13 +65,18 @@ func (m *making) sendPIDFD() error {
 // or not at all.
 func writePIDFile(name string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	err := writeFile(unix.AT_FDCWD, tmp, strconv.AppendInt(nil, int64(pid), 10), 0o644)
-	if err == nil {
+	_ = os.Remove(tmp) // left by a create that was killed
+	// A link that somebody puts there meanwhile is not followed, nor a pipe opened.
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fmt.Errorf("pid file: %w", err)
+	}
+	_, err = f.Write(strconv.AppendInt(nil, int64(pid), 10))
+	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(tmp, name)
 	}
 	if err != nil {
-		_ = os.Remove(tmp) // it may not be there
-		return fmt.Errorf("pid file: %w", err)
+		return fmt.Errorf("pid file: %w", errors.Join(err, os.Remove(tmp)))
 	}
 	return nil
 }

@@ -229,8 +229,8 @@ func (x *execution) start() (err error) {
 	return onInitialCPUs(p.ExecCPUAffinity, func() error {
 		s := program.Start{Files: x.family.files, CgroupDir: dir, Dir: x.container.dir}
 		x.scout, err = x.image.Start(s)
-		if errors.Is(err, unix.EBUSY) && dir != nil {
-			x.scout, err = x.startBesideInit(s)
+		if err != nil && dir != nil {
+			x.scout, err = x.startElsewhere(s, err)
 		}
 		return err
 	})

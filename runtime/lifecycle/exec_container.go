@@ -121,10 +121,29 @@ func (x *execution) frozen() (bool, error) {
 	return x.cgroup.Frozen()
 }
 
+// unprivileged says that control groups may be out of our reach.
+func (x *execution) unprivileged() bool { return x.machine.UID != 0 || x.machine.InUserNamespace }
+
+func (x *execution) warn(format string, args ...any) {
+	if x.options.Warn != nil {
+		x.options.Warn(fmt.Sprintf(format, args...))
+	}
+}
+
+// ownGroup is our own version 2 control group, for messages.
+func ownGroup() string {
+	data, err := readBounded(unix.AT_FDCWD, "/proc/self/cgroup")
+	_, group, ok := strings.Cut(string(data), "0::")
+	if err != nil || !ok {
+		return "which is not known"
+	}
+	return strings.TrimSpace(group)
+}
+
 // attached says that the user's systemd has to move the process: its control
 // groups can be out of our own reach.
 func (x *execution) attached() bool {
-	return x.container.Unit != "" && len(x.options.Cgroups) == 0 && (x.machine.UID != 0 || x.machine.InUserNamespace)
+	return x.container.Unit != "" && len(x.options.Cgroups) == 0 && x.unprivileged()
 }
 
 // answer does what the process waits for.
@@ -245,6 +264,20 @@ func (x *execution) cgroupFiles() (files []*os.File, dir *os.File, err error) {
 		dir, err = x.cgroup.Dir()
 	}
 	return files, dir, err
+}
+
+// startElsewhere starts the program where the container's own control group does
+// not take it.
+func (x *execution) startElsewhere(s program.Start, why error) (pid int, err error) {
+	switch {
+	case errors.Is(why, unix.EBUSY):
+		return x.startBesideInit(s)
+	case errors.Is(why, unix.EACCES) && x.unprivileged():
+		x.warn("exec: the process stays out of the container's control group, and of its limits: we may not move a process there from ours (%s)", ownGroup())
+		s.CgroupDir, x.cgroup = nil, nil
+		return x.image.Start(s)
+	}
+	return 0, why
 }
 
 // startBesideInit starts the program in the first process's control group,

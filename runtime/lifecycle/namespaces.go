@@ -53,8 +53,10 @@ func (m *making) settle(ctx context.Context) error {
 	}
 	first := m.pid
 	m.pid, m.early = child, early
-	_, err = wait4(first)
-	return err
+	if _, err = wait4(first); err != nil {
+		return err
+	}
+	return m.lastLimits(ctx)
 }
 
 // adopt waits for a started process to report the child that goes on in its

@@ -377,7 +377,7 @@ func (s Store) Processes(id string) ([]int, error) {
 		return nil, fmt.Errorf("container %q: %w", id, err)
 	}
 	if m == nil {
-		return nil, fmt.Errorf("container %q: its processes are not known: it has no control group", id)
+		return c.inNamespace()
 	}
 	pids, err := m.Pids()
 	if err != nil {

@@ -38,12 +38,38 @@ func (m *making) confine(ctx context.Context) error {
 			return err
 		}
 	}
-	err := m.cgroup.Create(ctx, m.spec.Linux.Resources, m.pid)
+	err := m.cgroup.Create(ctx, m.firstLimits(), m.pid)
 	m.made = err == nil // else Create has removed what it made, and the rest is another's
 	if err == nil && m.pid != 0 {
 		err = m.release()
 	}
 	return err
+}
+
+// firstLimits are those that hold from the beginning: all, but for a limit of one
+// process where the container's is forked by one that shows the way. That limit
+// comes when there is but one.
+func (m *making) firstLimits() *specs.LinuxResources {
+	r := m.spec.Linux.Resources
+	if !m.lateLimit() {
+		return r
+	}
+	first := *r
+	first.Pids = nil
+	return &first
+}
+
+func (m *making) lateLimit() bool {
+	r := m.spec.Linux.Resources
+	return m.plan.Forks() && r != nil && r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit == 1
+}
+
+// lastLimits sets what firstLimits has left out.
+func (m *making) lastLimits(ctx context.Context) error {
+	if !m.lateLimit() {
+		return nil
+	}
+	return m.cgroup.Set(ctx, &specs.LinuxResources{Pids: m.spec.Linux.Resources.Pids})
 }
 
 // cgroupPlan says how the process comes into its control groups.

@@ -21,6 +21,7 @@ const (
 	EISDIR     = 21
 	EINVAL     = 22
 	ENOTTY     = 25
+	ESPIPE     = 29
 	EROFS      = 30
 	ENOSYS     = 38
 	ELOOP      = 40

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -46,15 +47,16 @@ func (c *compiler) devices() {
 	if dev == (FD{}) {
 		dev = c.target("linux.devices", "/dev", true)
 	}
-	configured := map[string]bool{}
-	for _, d := range c.linux().Devices {
-		configured[path.Clean("/"+d.Path)] = true
+	configured := map[string]string{} // the field of each path
+	for i, d := range slices.Backward(c.linux().Devices) {
+		configured[path.Clean("/"+d.Path)] = fmt.Sprintf("linux.devices[%d]", i)
 	}
 	for _, d := range defaultDevices() {
-		if !configured[d.Path] {
+		if configured[d.Path] == "" {
 			c.device("", d.Path, dev, d)
 		}
 	}
+	made := map[string]mknod{}
 	for i, d := range c.linux().Devices {
 		full := path.Clean("/" + d.Path)
 		if full == "/dev/ptmx" {
@@ -65,6 +67,16 @@ func (c *compiler) devices() {
 		if !ok {
 			continue
 		}
+		if first, twice := made[full]; twice {
+			switch {
+			case first.Type != op.Type || first.Major != op.Major || first.Minor != op.Minor:
+				c.fail(field+".path", "%q is that of another device, of %s", full, configured[full])
+			case first != op:
+				c.warn(field, "left out: mode and owner of %q are those of %s", full, configured[full])
+			}
+			continue
+		}
+		made[full] = op
 		c.device(field, full, dev, op)
 		if n, bound := c.facts.HostNodes[full]; bound && (d.FileMode != nil && n.Mode != op.Mode || op.UID|op.GID != 0) {
 			c.warn(field, "the host's %s is bound: its mode is %#o, its owner %d:%d", full, n.Mode, n.UID, n.GID)

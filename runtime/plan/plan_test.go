@@ -172,8 +172,11 @@ func TestErrorsNameTheField(t *testing.T) {
 		"mounts[0].source: bind mount source":                     func(s *specs.Spec) { s.Mounts[0] = specs.Mount{Destination: "/x", Source: "/missing", Type: "bind"} },
 		"mounts[1].destination: a mount on":                       func(s *specs.Spec) { s.Mounts[1].Destination = "/" },
 		`mounts[5].options: "tmpcopyup" has no effect on a sysfs`: func(s *specs.Spec) { s.Mounts[5].Options = []string{"tmpcopyup"} },
-		"linux.devices[0].type: unknown":                          func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}} },
-		"linux.seccomp":                                           func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_WHAT"} },
+		`linux.devices[1].path: "/dev/x" is that of another device, of linux.devices[0]`: func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "c", Major: 1, Minor: 3}, {Path: "//dev/./x", Type: "c", Major: 1, Minor: 5}}
+		},
+		"linux.devices[0].type: unknown": func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}} },
+		"linux.seccomp":                  func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_WHAT"} },
 	} {
 		s := spec.Example(false)
 		change(s)
@@ -184,6 +187,28 @@ func TestErrorsNameTheField(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
+	}
+}
+
+// One device twice is there once, as the first says.
+func TestDeviceTwice(t *testing.T) {
+	s := spec.Example(false)
+	mode := os.FileMode(0o600)
+	d := specs.LinuxDevice{Path: "/dev/x", Type: "c", Major: 1, Minor: 3}
+	s.Linux.Devices = []specs.LinuxDevice{d, d, {Path: "/dev/x", Type: "c", Major: 1, Minor: 3, FileMode: &mode}}
+	p, err := plan.Compile(s, facts(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(p.Warnings, "; "); got != `linux.devices[2]: left out: mode and owner of "/dev/x" are those of linux.devices[0]` {
+		t.Errorf("warnings: %s", got)
+	}
+	var text strings.Builder
+	if err := p.Print(&text, false); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(text.String(), `"x" c 0666 1:3`); n != 1 {
+		t.Errorf("made %d times:\n%s", n, &text)
 	}
 }
 

@@ -140,7 +140,14 @@ func TestOrdinaryUser(t *testing.T) {
 	if got := u.do("list", "-q"); got != u.id {
 		t.Errorf("list prints %q", got)
 	}
+	if got := u.do("ps", "--format", "json", "ID"); !strings.HasPrefix(got, "[") || strings.Contains(got, ",") {
+		t.Errorf("ps of a created container printed %s, want one process", got)
+	}
 	u.do("start", "ID")
+	u.do("exec", "--detach", "ID", "sleep", "1001")
+	if got := u.do("ps", "ID"); !strings.Contains(got, "sleep 1000") || !strings.Contains(got, "sleep 1001") || strings.Count(got, "\n") != 2 {
+		t.Errorf("ps printed\n%s", got)
+	}
 	if got := u.do("exec", "ID", "sh", "-c", whoami); got != want {
 		t.Errorf("exec printed\n%s\nwant\n%s", got, want)
 	}

@@ -48,6 +48,7 @@ func (e *Error) Error() string {
 
 // A Signal is what somebody tells everybody.
 type Signal struct {
+	Sender string // the unique name of who is connected to the bus; "" where there is no bus between
 	Member string
 	Args   []any
 }
@@ -296,6 +297,7 @@ func appendCall(b []byte, serial uint32, m Method, sig string, args []any) ([]by
 type message struct {
 	kind              byte
 	reply             uint32
+	sender            string
 	member, errorName string
 	args              []any
 }
@@ -311,7 +313,7 @@ func (c *Conn) receive() (message, error) {
 			m, err := parseMessage(c.unread[:n])
 			c.unread = c.unread[n:]
 			if err == nil && m.kind == typeSignal {
-				c.signals = append(c.signals, Signal{m.member, m.args})
+				c.signals = append(c.signals, Signal{m.sender, m.member, m.args})
 			}
 			return m, err
 		}
@@ -352,6 +354,8 @@ func parseMessage(b []byte) (m message, err error) {
 		switch field[0].(byte) {
 		case fieldMember:
 			m.member, _ = value.(string)
+		case fieldSender:
+			m.sender, _ = value.(string)
 		case fieldErrorName:
 			m.errorName, _ = value.(string)
 		case fieldReplySerial:

@@ -155,7 +155,7 @@ func build(t *testing.T, kind byte, code byte, value Variant, sig string, args .
 		t.Fatal(err)
 	}
 	b, err := appendValues(nil, "yyyyuua(yv)", byte('l'), kind, byte(0), byte(1), uint32(len(body)), uint32(1), []any{[]any{code, value},
-		[]any{fieldSignature, Variant{"g", sig}}, []any{fieldErrorName, Variant{"s", "org.x.Error"}}})
+		[]any{fieldSignature, Variant{"g", sig}}, []any{fieldErrorName, Variant{"s", "org.x.Error"}}, []any{fieldSender, Variant{"s", ":1.7"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestCall(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0] != "hello" {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if s, err := c.Wait(); err != nil || s.Member != "Happened" || s.Args[0] != uint32(3) {
+	if s, err := c.Wait(); err != nil || s.Member != "Happened" || s.Sender != ":1.7" || s.Args[0] != uint32(3) {
 		t.Errorf("got %v, %v", s, err)
 	}
 	var e *Error
