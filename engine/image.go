@@ -31,9 +31,10 @@ type Image struct {
 }
 
 // FamiliarName is the name as people write it: debian:12.
-func (i Image) FamiliarName() string { return familiar(i.Name) }
+func (i Image) FamiliarName() string { return Familiar(i.Name) }
 
-func familiar(name string) string {
+// Familiar writes a name of the store as people do.
+func Familiar(name string) string {
 	ref, err := distribution.ParseReference(name)
 	if err != nil {
 		return name
@@ -149,7 +150,7 @@ func (e *Engine) findDigest(ctx context.Context, name string) (layout.Name, erro
 			continue
 		}
 		if found != nil && found.Desc.Digest != n.Desc.Digest {
-			return layout.Name{}, fmt.Errorf("image %q: ambiguous: %s and %s", name, familiar(found.Name), familiar(n.Name))
+			return layout.Name{}, fmt.Errorf("image %q: ambiguous: %s and %s", name, Familiar(found.Name), Familiar(n.Name))
 		}
 		if found == nil {
 			found = &names[i]
@@ -169,6 +170,37 @@ func (e *Engine) anyDigest(ctx context.Context, desc v1.Descriptor, prefix strin
 	}
 	img, err := image.Select(ctx, e.images, desc, image.HostPlatform())
 	return err == nil && (begins(img.Descriptor.Digest) || begins(img.Manifest.Config.Digest))
+}
+
+// Tag gives an image of the store, or any other artifact, further names, which
+// are taken from others that have them.
+func (e *Engine) Tag(ctx context.Context, name string, to ...string) error {
+	session, err := e.images.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	found, err := e.find(ctx, name)
+	if err != nil {
+		return err
+	}
+	var refs []distribution.Reference
+	for _, name := range to { // all of them, or none
+		ref, err := distribution.ParseReference(name)
+		if err != nil {
+			return err
+		}
+		if ref.Digest != "" {
+			return fmt.Errorf("tag %s: a name with a digest cannot be given: %w", name, distribution.ErrInvalidReference)
+		}
+		refs = append(refs, ref.WithDefaultTag())
+	}
+	for _, ref := range refs {
+		if err := session.Tag(ctx, ref.String(), found.Desc); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Remove takes a name away; GC removes what then has none. It returns the name

@@ -9,6 +9,7 @@ import (
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/remote"
 	"github.com/tare-oci/tare/engine/transport"
+	"github.com/tare-oci/tare/image/directory"
 	"github.com/tare-oci/tare/image/layout"
 	"github.com/tare-oci/tare/image/transfer"
 )
@@ -70,9 +71,10 @@ func (e *Engine) OpenSource(ctx context.Context, name string, registry Registry)
 		return src, err
 	case transport.Layout:
 		return layoutSource(ctx, l)
-	case transport.Registry:
-	default:
-		return nil, unsupported(l)
+	case transport.OCIArchive, transport.DockerArchive:
+		return archiveSource(ctx, l)
+	case transport.Dir:
+		return directory.Open(l.Path)
 	}
 	ref, err := distribution.ParseReference(l.Name)
 	if err != nil {
@@ -84,8 +86,6 @@ func (e *Engine) OpenSource(ctx context.Context, name string, registry Registry)
 	client := remote.New(remote.Options{})
 	return openRegistrySource(ctx, client, ref, client.Close)
 }
-
-func unsupported(l transport.Location) error { return fmt.Errorf("%s: not supported here", l) }
 
 // storeSource keeps GC away from the image until it is closed.
 func (e *Engine) storeSource(ctx context.Context, name string) (transfer.Source, error) {
@@ -120,33 +120,43 @@ func (e *Engine) OpenDestination(ctx context.Context, name string, registry Push
 	}
 	switch l.Kind {
 	case transport.Plain:
-		ref, err := distribution.ParseReference(l.Name)
-		if err != nil {
-			return nil, err
-		}
-		session, err := e.images.Begin(ctx)
-		if err != nil {
-			return nil, err
-		}
-		dst, err := session.Destination(ref.WithDefaultTag().String(), session)
-		if err != nil {
-			return nil, errors.Join(err, session.Close())
-		}
-		return dst, nil
+		return e.storeDestination(ctx, l.Name)
 	case transport.Layout:
 		return layoutDestination(ctx, l)
-	case transport.Registry:
-		ref, err := distribution.ParseReference(l.Name)
+	case transport.OCIArchive, transport.DockerArchive:
+		return archiveDestination(l)
+	case transport.Dir:
+		return directory.Create(l.Path)
+	}
+	ref, err := distribution.ParseReference(l.Name)
+	if err != nil {
+		return nil, err
+	}
+	if registry != nil {
+		return &registryDestination{registry: registry, ref: ref, done: func() {}}, nil
+	}
+	client := remote.New(remote.Options{})
+	return &registryDestination{registry: client, ref: ref, done: client.Close}, nil
+}
+
+// storeDestination prepares a name of the store; an empty one is none.
+func (e *Engine) storeDestination(ctx context.Context, name string) (transfer.Destination, error) {
+	if name != "" {
+		ref, err := distribution.ParseReference(name)
 		if err != nil {
 			return nil, err
 		}
-		if registry != nil {
-			return &registryDestination{registry: registry, ref: ref, done: func() {}}, nil
-		}
-		client := remote.New(remote.Options{})
-		return &registryDestination{registry: client, ref: ref, done: client.Close}, nil
+		name = ref.WithDefaultTag().String()
 	}
-	return nil, unsupported(l)
+	session, err := e.images.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := session.Destination(name, session)
+	if err != nil {
+		return nil, errors.Join(err, session.Close())
+	}
+	return dst, nil
 }
 
 func layoutDestination(ctx context.Context, l transport.Location) (transfer.Destination, error) {

@@ -129,3 +129,14 @@ func (m MediaType) OCI() MediaType {
 	}
 	return m
 }
+
+// DockerType is Docker's media type for the same thing; m itself where there
+// is none.
+func (m MediaType) DockerType() MediaType {
+	for _, d := range mediaTypes {
+		if d.Kind == m.Kind && d.Compression == m.Compression && d.Foreign == m.Foreign && d.Docker {
+			return d
+		}
+	}
+	return m
+}

@@ -20,6 +20,12 @@ const (
 	maxWindowBytes = 128 << 20
 )
 
+// Decompress opens a layer's blob, or another tar archive that is compressed as layers are, for reading what is in it. An
+// empty media type says nothing. What comes out is as long as the blob wants: whoever reads it has to bound it.
+func Decompress(blob io.Reader, mediaType string) (io.ReadCloser, error) {
+	return decompress(blob, mediaType)
+}
+
 // decompress opens a blob for reading what is in it. What it is shows in its first bytes: images are common whose media
 // type is wrong about that. The media type counts where it names something that we do not know.
 func decompress(blob io.Reader, mediaType string) (io.ReadCloser, error) {

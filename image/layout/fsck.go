@@ -19,7 +19,8 @@ import (
 
 // FsckOptions say what Fsck does about what it finds.
 type FsckOptions struct {
-	Repair bool // remove blobs whose content is not what their name says; the next pull brings them back
+	Repair  bool // remove blobs whose content is not what their name says; the next pull brings them back
+	DiffIDs bool // unpack every layer and compare it with what the config says
 }
 
 // Problem is one thing that is wrong with a store.
@@ -49,13 +50,17 @@ func (p Problem) String() string {
 type FsckReport struct {
 	Blobs     int
 	BlobBytes int64
+	Layers    int // that were unpacked
 	Problems  []Problem
 }
 
 // Fsck reads every blob and follows every reference. The error is about the
 // check itself; what is wrong with the store is in the report.
 func (s *Store) Fsck(ctx context.Context, opts FsckOptions) (FsckReport, error) {
-	c := check{store: s, problems: map[digest.Digest]*Problem{}, sizes: map[digest.Digest]int64{}}
+	c := check{store: s, problems: map[digest.Digest]*Problem{}, sizes: map[digest.Digest]int64{}, images: map[digest.Digest]bool{}}
+	if opts.DiffIDs {
+		c.layers = []usedLayer{}
+	}
 	if err := c.run(ctx, opts); err != nil {
 		return FsckReport{}, fmt.Errorf("fsck %s: %w", s.dir, err)
 	}
@@ -68,6 +73,8 @@ type check struct {
 	mu       sync.Mutex // of the following, while blobs are read
 	problems map[digest.Digest]*Problem
 	sizes    map[digest.Digest]int64 // of the blobs that are there
+	images   map[digest.Digest]bool  // that were looked into
+	layers   []usedLayer             // of them; nil if they are not to be unpacked
 }
 
 func (c *check) run(ctx context.Context, opts FsckOptions) error {
@@ -88,7 +95,10 @@ func (c *check) run(ctx context.Context, opts FsckOptions) error {
 	if err := c.readBlobs(ctx); err != nil {
 		return err
 	}
-	if err := c.store.walk(ctx, roots, c.visit); err != nil {
+	if err := c.store.walk(ctx, roots, func(e edge, err error) error { return c.visit(ctx, e, err) }); err != nil {
+		return err
+	}
+	if err := c.unpackLayers(ctx); err != nil {
 		return err
 	}
 	return c.finish(opts)
@@ -154,7 +164,7 @@ func (c *check) problem(d digest.Digest, what string) *Problem {
 }
 
 // visit judges one reference.
-func (c *check) visit(e edge, err error) error {
+func (c *check) visit(ctx context.Context, e edge, err error) error {
 	d := e.desc.Digest
 	sizeBytes, there := c.sizes[d]
 	p := c.problems[d]
@@ -171,6 +181,7 @@ func (c *check) visit(e edge, err error) error {
 	case err != nil:
 		p = c.problem(d, err.Error())
 	default:
+		c.checkImage(ctx, e.desc)
 		return nil
 	}
 	if r := e.String(); !slices.Contains(p.Referrers, r) {

@@ -360,13 +360,31 @@ func (s *Store) List(ctx context.Context) ([]Name, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", s.dir, plain(err))
 	}
-	var names []Name
+	return x.list(), nil
+}
+
+func (x *index) list() (names []Name) {
 	for i := range x.entries {
 		if e := &x.entries[i]; e.err == nil {
 			names = append(names, Name{e.name(), e.unnamed()})
 		}
 	}
-	return names, nil
+	return names
+}
+
+// DecodeNames reads an index.json that is kept elsewhere than in a directory.
+// An entry that can't be used is an error.
+func DecodeNames(data []byte) ([]Name, error) {
+	x, err := parseIndex(data)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range x.entries {
+		if e.err != nil {
+			return nil, e.err
+		}
+	}
+	return x.list(), nil
 }
 
 // roots are the references from index.json to begin a walk with.

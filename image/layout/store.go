@@ -137,6 +137,11 @@ func (s *Store) readHeader() error {
 	if err != nil {
 		return err
 	}
+	return CheckHeader(data)
+}
+
+// CheckHeader says whether oci-layout is that of a layout we know.
+func CheckHeader(data []byte) error {
 	var h v1.ImageLayout
 	if err := json.Unmarshal(data, &h); err != nil {
 		return fmt.Errorf("%s: %w", headerFile, err)

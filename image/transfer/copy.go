@@ -36,7 +36,7 @@ type Options struct {
 // Result says what a copy did.
 type Result struct {
 	Root        v1.Descriptor // of what the destination now has under its name
-	Blobs       int           // that were copied; those that were there are not counted
+	Blobs       int           // that were copied as they are; those that were there are not counted
 	CopiedBytes int64         // of them
 }
 
@@ -83,11 +83,8 @@ func copyImage(ctx context.Context, dst ImageWriter, src Source, o Options) (Res
 		chosen = append(chosen, img)
 	}
 	img := chosen[0]
-	r := Result{Root: img.Descriptor, Blobs: len(img.Manifest.Layers)}
-	for _, l := range img.Manifest.Layers {
-		r.CopiedBytes += l.Size
-	}
-	return r, dst.PutImage(ctx, src, img, o.Progress)
+	root, err := dst.PutImage(ctx, src, img, o.Progress)
+	return Result{Root: root}, err
 }
 
 type copier struct {

@@ -54,8 +54,9 @@ type Destination interface {
 type ImageWriter interface {
 	Destination
 	// PutImage stores an image, whose layers are read from src and verified,
-	// also against their DiffIDs, and gives it the destination's name.
-	PutImage(ctx context.Context, src Source, img *image.Image, p Progress) error
+	// and gives it the destination's name. It returns what describes the image
+	// there.
+	PutImage(ctx context.Context, src Source, img *image.Image, p Progress) (v1.Descriptor, error)
 }
 
 // Progress is told how a copy goes on, by several goroutines at once.

@@ -129,7 +129,9 @@ func (a *app) addVerbs(root *cobra.Command) {
 		verbs     []*cobra.Command
 	}{
 		{"run", "Containers:", []*cobra.Command{a.runCommand(), a.explainCommand()}},
-		{"image", "Images:", []*cobra.Command{a.pullCommand(), a.pushCommand(), a.copyCommand(), a.imagesCommand(), a.inspectCommand(), a.unpackCommand(), a.rmiCommand(), a.gcCommand()}},
+		{"image", "Images:", []*cobra.Command{a.imagesCommand(), a.inspectCommand(), a.tagCommand(), a.unpackCommand(), a.rmiCommand(),
+			a.gcCommand(), a.fsckCommand()}},
+		{"transfer", "From place to place:", []*cobra.Command{a.pullCommand(), a.pushCommand(), a.copyCommand(), a.saveCommand(), a.loadCommand()}},
 		{"edit", "New images from old ones:", []*cobra.Command{a.configCommand(), a.mutateCommand(), a.newCommand(), a.indexCommand()}},
 		{"contents", "Inside images:", []*cobra.Command{a.layersCommand(), a.lsCommand(), a.catCommand(), a.diffCommand()}},
 		{"registry", "Registry:", []*cobra.Command{a.serveCommand()}},

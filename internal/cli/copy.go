@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/tare-oci/tare/engine"
@@ -88,35 +89,44 @@ sent again. The digest is printed.
 // transferFlags say what to copy and how to talk to registries.
 type transferFlags struct {
 	app                *app
+	what               platformFlags
 	registry           registryFlags
 	srcCreds, dstCreds *string
-	platforms          *[]string
-	all, sparse, quiet *bool
+	quiet              *bool
 }
 
 func (a *app) declareTransferFlags(cmd *cobra.Command) transferFlags {
 	f := cmd.Flags()
-	t := transferFlags{
-		app:       a,
+	return transferFlags{
+		app:      a,
+		what:     declarePlatformFlags(cmd),
+		registry: declareRegistryFlags(f),
+		srcCreds: f.String("src-creds", "", "sign in to the source's registry as `USER:PASSWORD`"),
+		dstCreds: f.String("dest-creds", "", "sign in to the destination's registry as `USER:PASSWORD`"),
+		quiet:    f.BoolP("quiet", "q", false, "no progress, only the digest"),
+	}
+}
+
+// platformFlags say what to copy of an index.
+type platformFlags struct {
+	platforms   *[]string
+	all, sparse *bool
+}
+
+func declarePlatformFlags(cmd *cobra.Command) platformFlags {
+	f := cmd.Flags()
+	return platformFlags{
 		platforms: f.StringArray("platform", nil, "the image for `OS/ARCH[/VARIANT]` instead of this machine's; several with --sparse"),
 		all:       f.BoolP("all", "a", false, "an index with all that it lists"),
 		sparse:    f.Bool("sparse", false, "keep the index although not all that it lists goes along"),
-		registry:  declareRegistryFlags(f),
-		srcCreds:  f.String("src-creds", "", "sign in to the source's registry as `USER:PASSWORD`"),
-		dstCreds:  f.String("dest-creds", "", "sign in to the destination's registry as `USER:PASSWORD`"),
-		quiet:     f.BoolP("quiet", "q", false, "no progress, only the digest"),
 	}
-	return t
 }
 
-func (t transferFlags) options() (transfer.Options, error) {
+func (t platformFlags) options() (transfer.Options, error) {
 	o := transfer.Options{All: *t.all, Sparse: *t.sparse}
-	for _, s := range *t.platforms {
-		p, err := image.ParsePlatform(s)
-		if err != nil {
-			return o, usageError{err}
-		}
-		o.Platforms = append(o.Platforms, p)
+	var err error
+	if o.Platforms, err = parsePlatforms(*t.platforms); err != nil {
+		return o, err
 	}
 	switch {
 	case o.All && len(o.Platforms) > 0:
@@ -127,10 +137,21 @@ func (t transferFlags) options() (transfer.Options, error) {
 	return o, nil
 }
 
+func parsePlatforms(texts []string) (all []v1.Platform, err error) {
+	for _, s := range texts {
+		p, err := image.ParsePlatform(s)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
 func (t transferFlags) copy(cmd *cobra.Command, from, to string) error {
 	a := t.app
 	a.quiet = a.quiet || *t.quiet
-	o, err := t.options()
+	o, err := t.what.options()
 	if err != nil {
 		return err
 	}

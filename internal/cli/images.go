@@ -60,6 +60,9 @@ func imageRows(images []engine.Image, full bool, now time.Time) [][]string {
 		if full {
 			name, target = i.Name, string(i.Target.Digest)
 		}
+		if name == "" {
+			name = "<none>"
+		}
 		row := []string{printable(name), target, "-", "-", "-"}
 		if i.Image != nil {
 			row[2] = image.PlatformString(i.Config.Platform)

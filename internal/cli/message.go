@@ -36,6 +36,7 @@ func (e usageError) Unwrap() error { return e.error }
 const (
 	statusFailure     = 1
 	statusUsage       = 2
+	statusDamaged     = 4
 	statusRunFailure  = 125
 	statusInterrupted = 128 // and the signal's number
 )

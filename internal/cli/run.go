@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/tare-oci/tare/engine"
+	"github.com/tare-oci/tare/engine/transport"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -68,7 +68,7 @@ Flags end at IMAGE; what follows is the command's. Exit statuses of tare itself 
 // progress shown. What is in a layout elsewhere needs no pull, and where the
 // engine is going to ask for root nothing is fetched in vain.
 func (a *app) provide(ctx context.Context, e *engine.Engine, o *engine.RunOptions, f *runFlags) error {
-	if strings.HasPrefix(o.Image, layoutPrefix) || os.Geteuid() != 0 {
+	if isElsewhere(o.Image) || os.Geteuid() != 0 {
 		return nil
 	}
 	_, err := e.Resolve(ctx, o.Image, o.Pull.Platform)
@@ -83,5 +83,9 @@ func (a *app) provide(ctx context.Context, e *engine.Engine, o *engine.RunOption
 	return nil
 }
 
-// layoutPrefix marks an image in a layout: oci:DIR:TAG.
-const layoutPrefix = "oci:"
+// isElsewhere says whether an image is named by where it lies, which is neither
+// the store nor a registry: oci:DIR:TAG, say.
+func isElsewhere(name string) bool {
+	l, err := transport.Parse(name)
+	return err == nil && l.Kind != transport.Plain && l.Kind != transport.Registry
+}

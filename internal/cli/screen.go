@@ -113,7 +113,7 @@ func terminalSize(f *os.File) func() (columns, rows int) {
 
 // canRedraw reports whether f is a terminal that understands cursor movement.
 func canRedraw(f *os.File, getenv func(string) string) bool {
-	return term.IsTerminal(int(f.Fd())) && getenv("TERM") != "dumb" && getenv("TERM") != ""
+	return isTerminal(f) && getenv("TERM") != "dumb" && getenv("TERM") != ""
 }
 
 // wantsColor follows no-color.org.
@@ -132,3 +132,6 @@ func speaksUTF8(getenv func(string) string) bool {
 	}
 	return true
 }
+
+// isTerminal says whether people are at the other end of a file.
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

@@ -60,7 +60,7 @@ attribute, as umoci does it.`,
 		}
 		_, err = e.Resolve(cmd.Context(), args[0], o.Platform)
 		may := o.Rootless || os.Geteuid() == 0
-		if strings.HasPrefix(args[0], layoutPrefix) || !may || !errors.Is(err, engine.ErrNoImage) {
+		if isElsewhere(args[0]) || !may || !errors.Is(err, engine.ErrNoImage) {
 			return unpack(engine.PullOptions{})
 		}
 		// A layer is written while the next is fetched, and kept packed only.
