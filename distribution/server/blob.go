@@ -24,6 +24,18 @@ const octetStream = "application/octet-stream"
 
 func (g *Registry) getBlob(q *request) error {
 	d := digest.Digest(q.Argument)
+	elsewhere, err := g.store.BlobURL(q.Context(), q.Name, d)
+	if err != nil {
+		return notExist(err, distribution.CodeBlobUnknown)
+	}
+	if elsewhere != "" {
+		q.digest = d
+		q.w.Header().Set(distribution.HeaderContentDigest, d.String())
+		q.w.Header().Set("Content-Length", "0")
+		q.w.Header().Set("Location", elsewhere)
+		q.w.WriteHeader(http.StatusTemporaryRedirect)
+		return nil
+	}
 	r, _, err := g.store.Blob(q.Context(), q.Name, d)
 	if err != nil {
 		return notExist(err, distribution.CodeBlobUnknown)

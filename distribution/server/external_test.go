@@ -14,46 +14,36 @@ import (
 	"testing"
 
 	"github.com/tare-oci/tare/distribution/server"
+	"github.com/tare-oci/tare/distribution/server/storage"
+	storagefs "github.com/tare-oci/tare/distribution/server/storage/fs"
+	"github.com/tare-oci/tare/distribution/server/storage/s3"
 	"github.com/tare-oci/tare/internal/testenv"
 )
 
 const conformanceVersion = "v0.0.0-20260831232431-97274622c111"
-
-// conformanceSuite builds the OCI's own suite once and keeps it between runs.
-func conformanceSuite(t *testing.T) string {
-	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(cache, "tare-test", "conformance-"+conformanceVersion)
-	path := filepath.Join(dir, "conformance")
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	cmd := exec.Command("go", "install", "github.com/opencontainers/distribution-spec/conformance@"+conformanceVersion)
-	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("NOT TESTED: the conformance suite cannot be built: %v\n%s", err, out)
-	}
-	return path
-}
 
 var resultLine = regexp.MustCompile(`(?m)^\s*(Disabled|Skip|Pass|FAIL|Error|Total)\.+:\s+([0-9]+)$`)
 
 // TestConformance runs the suite against the registry as most will run it, and
 // with everything it knows switched on. Nothing may fail and nothing be skipped.
 func TestConformance(t *testing.T) {
-	suite := conformanceSuite(t)
-	for name, c := range map[string]struct {
-		opts server.Options
-		env  []string
+	suite := testenv.GoTool(t, "github.com/opencontainers/distribution-spec/conformance@"+conformanceVersion)
+	for _, c := range []struct {
+		name    string
+		objects func(testing.TB) storage.Objects
+		opts    server.Options
+		env     []string
 	}{
-		"stable": {server.Options{}, []string{"OCI_VERSION=stable"}},
-		"dev":    {server.Options{AllowSparse: true}, []string{"OCI_VERSION=dev", "OCI_DATA_SPARSE=true"}},
+		{"stable on files", files, server.Options{}, []string{"OCI_VERSION=stable"}},
+		{"dev on files", files, server.Options{}, []string{"OCI_VERSION=dev"}},
+		{"sparse on files", files, server.Options{AllowSparse: true}, []string{"OCI_VERSION=dev", "OCI_DATA_SPARSE=true"}},
+		{"stable on S3", bucket, server.Options{}, []string{"OCI_VERSION=stable"}},
+		{"dev on S3", bucket, server.Options{}, []string{"OCI_VERSION=dev"}},
+		{"sparse on S3", bucket, server.Options{AllowSparse: true}, []string{"OCI_VERSION=dev", "OCI_DATA_SPARSE=true"}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			addr := serve(t, newRegistry(t, c.opts))
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			addr := serve(t, registryOn(t, c.objects(t), c.opts))
 			dir := t.TempDir()
 			cmd := exec.Command(suite)
 			cmd.Dir = dir
@@ -64,12 +54,34 @@ func TestConformance(t *testing.T) {
 			for _, m := range resultLine.FindAllSubmatch(out, -1) {
 				counts[string(m[1])] = string(m[2])
 			}
-			t.Logf("conformance %s: %v", name, counts)
+			t.Logf("conformance %s: %v", c.name, counts)
 			if err != nil || counts["FAIL"] != "0" || counts["Error"] != "0" || counts["Skip"] != "0" || counts["Pass"] == "0" || counts["Pass"] == "" {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
 	}
+}
+
+func files(t testing.TB) storage.Objects {
+	t.Helper()
+	o, err := storagefs.New(t.TempDir(), storagefs.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func bucket(t testing.TB) storage.Objects {
+	t.Helper()
+	server := testenv.StartS3(t)
+	o, err := s3.New(s3.Options{
+		Bucket: server.Bucket, Prefix: "registry", Endpoint: server.Endpoint,
+		Credentials: s3.Credentials{AccessKey: server.AccessKey, SecretKey: server.SecretKey},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 // TestSkopeo pushes real images with Debian's skopeo, pulls them back and

@@ -24,17 +24,17 @@ import (
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server"
 	"github.com/tare-oci/tare/distribution/server/storage"
-	"github.com/tare-oci/tare/distribution/server/storage/fs"
 )
 
 // newRegistry is a registry on a directory of the test's; its log has to stay
 // empty.
 func newRegistry(t testing.TB, opts server.Options) *server.Registry {
 	t.Helper()
-	objects, err := fs.New(t.TempDir(), fs.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	return registryOn(t, files(t), opts)
+}
+
+func registryOn(t testing.TB, objects storage.Objects, opts server.Options) *server.Registry {
+	t.Helper()
 	opts.Log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	return server.New(storage.New(objects, storage.Options{}), opts)
 }

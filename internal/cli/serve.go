@@ -36,7 +36,7 @@ way finish. docs/registry.md tells all that the configuration file can say.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&f.config, "config", "c", "", "read the configuration from `FILE`; flags come before what it says")
 	flags.StringVar(&f.addr, "addr", "", "listen on `HOST:PORT` (default 127.0.0.1:5000)")
-	flags.StringVar(&f.storage, "storage", "", "keep everything in `DIR` (default is registry below --root)")
+	flags.StringVar(&f.storage, "storage", "", "keep everything in `DIR`, or in a bucket: s3://BUCKET/PREFIX (default is registry below --root)")
 	flags.StringVar(&f.sync, "sync", "", "on: what was acknowledged is on the disk; off: leave that to the kernel (default on)")
 	flags.StringVar(&f.cert, "tls-cert", "", "speak HTTPS with the certificate chain in the PEM `FILE`")
 	flags.StringVar(&f.key, "tls-key", "", "the certificate's key, a PEM `FILE`")
@@ -47,7 +47,7 @@ way finish. docs/registry.md tells all that the configuration file can say.`,
 		if err != nil {
 			return err
 		}
-		s, err := service.New(c, a.stderr)
+		s, err := service.New(c, a.stderr, a.getenv)
 		if err != nil {
 			return fmt.Errorf("serve: %w", err)
 		}

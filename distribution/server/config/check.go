@@ -79,7 +79,7 @@ func (c *Config) checkStorage() error {
 	switch scheme, _, remote := strings.Cut(c.Storage.Location, "://"); {
 	case c.Storage.Location == "":
 		return errors.New("storage.location: is not set")
-	case remote:
+	case remote && scheme != "s3":
 		return fmt.Errorf("storage.location: no driver for %s://", scheme)
 	}
 	return nil

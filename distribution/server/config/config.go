@@ -47,6 +47,16 @@ type TLS struct {
 type Storage struct {
 	Location string `toml:"location"`
 	Sync     bool   `toml:"sync"`
+	S3       S3     `toml:"s3"`
+}
+
+// S3 says how to reach the bucket of a location "s3://BUCKET/PREFIX".
+type S3 struct {
+	Endpoint      string `toml:"endpoint"`
+	Region        string `toml:"region"`
+	AccessKey     string `toml:"access-key"`
+	SecretKeyFile string `toml:"secret-key-file"`
+	Redirect      bool   `toml:"redirect"`
 }
 
 // Limits bound what clients may ask for.
@@ -156,7 +166,7 @@ func locate(name string, err error) error {
 
 // resolve makes relative paths relative to dir.
 func (c *Config) resolve(dir string) {
-	for _, path := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location} {
+	for _, path := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile} {
 		if *path != "" && !strings.Contains(*path, "://") && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}

@@ -18,7 +18,6 @@ import (
 	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/distribution/server/metrics"
 	"github.com/tare-oci/tare/distribution/server/storage"
-	"github.com/tare-oci/tare/distribution/server/storage/fs"
 )
 
 // Service is a registry that has its storage, and can listen.
@@ -33,8 +32,9 @@ type Service struct {
 }
 
 // New makes a service of c, and writes its log to log. It opens the storage and
-// reads all files that c names.
-func New(c config.Config, log io.Writer) (*Service, error) {
+// reads all files that c names, and from getenv what c may leave to the
+// environment.
+func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func New(c config.Config, log io.Writer) (*Service, error) {
 	} else {
 		s.log = slog.New(slog.NewTextHandler(log, options))
 	}
-	objects, err := openObjects(c.Storage)
+	objects, err := openObjects(c.Storage, getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +57,7 @@ func New(c config.Config, log io.Writer) (*Service, error) {
 	s.store = storage.New(objects, storage.Options{
 		MaxUploads:   c.Limits.Uploads,
 		MaxBlobBytes: int64(c.Limits.BlobSize),
+		Redirect:     c.Storage.S3.Redirect,
 	})
 	observer := newObserver(s.metrics, s.log, c.Log.Access)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
@@ -73,10 +74,6 @@ func New(c config.Config, log io.Writer) (*Service, error) {
 		MaxCatalogPage:   c.Limits.CatalogPage,
 	})
 	return s, nil
-}
-
-func openObjects(c config.Storage) (storage.Objects, error) {
-	return fs.New(c.Location, fs.Options{NoSync: !c.Sync})
 }
 
 // Check tries what New does not: whether the storage can be reached.

@@ -26,6 +26,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tare-oci/tare/distribution/server/config"
+	"github.com/tare-oci/tare/internal/testenv"
 )
 
 // logged is a log that can be read while it is written.
@@ -62,7 +63,7 @@ func start(t *testing.T, change func(*config.Config)) running {
 		change(&c)
 	}
 	log := &logged{}
-	s, err := New(c, log)
+	s, err := New(c, log, os.Getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,5 +412,32 @@ func TestHalfAHeaderIsNotWaitedFor(t *testing.T) {
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.ReadAll(conn); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBucket: the whole on object storage, with blobs read from where they are.
+func TestBucket(t *testing.T) {
+	server := testenv.StartS3(t)
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(server.SecretKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, redirect := range []bool{false, true} {
+		r := start(t, func(c *config.Config) {
+			c.Storage.Location = "s3://" + server.Bucket + "/deep/prefix"
+			c.Storage.S3 = config.S3{Endpoint: server.Endpoint, AccessKey: server.AccessKey, SecretKeyFile: key, Redirect: redirect}
+		})
+		url := "http://" + r.addr
+		if status, body := get(t, http.DefaultClient, url+"/readyz"); status != 200 {
+			t.Fatal(status, body, r.log)
+		}
+		content := strings.Repeat("0123456789", 2_000_000) // several pieces
+		push(t, url, "a/b", content)
+		hops := 0
+		client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { hops++; return nil }}
+		status, body := get(t, client, url+"/v2/a/b/blobs/"+digest.FromString(content).String())
+		if status != 200 || body != content || hops > 0 != redirect {
+			t.Errorf("%d, %d bytes, %d redirects", status, len(body), hops)
+		}
 	}
 }

@@ -69,24 +69,18 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m Manifest, tags [
 	data = append(data, m.MediaType...)
 	data = append(data, '\n')
 	data = append(data, m.Body...)
-	if err := s.objects.Put(ctx, manifestKey(repo, m.Digest), data); err != nil {
-		return err
-	}
+	objects := []Object{{manifestKey(repo, m.Digest), data}}
 	if m.Subject != "" {
 		entry, err := json.Marshal(m.Referrer)
 		if err != nil {
 			return err
 		}
-		if err := s.objects.Put(ctx, referrerKey(repo, m.Subject, m.Digest), entry); err != nil {
-			return err
-		}
+		objects = append(objects, Object{referrerKey(repo, m.Subject, m.Digest), entry})
 	}
 	for _, tag := range tags {
-		if err := s.objects.Put(ctx, tagKey(repo, tag), []byte(m.Digest)); err != nil {
-			return err
-		}
+		objects = append(objects, Object{tagKey(repo, tag), []byte(m.Digest)})
 	}
-	return nil
+	return s.objects.PutAll(ctx, objects)
 }
 
 // DeleteTag removes a tag and leaves its manifest.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 // Objects is a driver: a flat space of named byte strings, and streams that
@@ -18,11 +19,19 @@ type Objects interface {
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
 	// Open reads an object of any size from where the caller seeks to.
 	Open(ctx context.Context, key string) (r io.ReadSeekCloser, sizeBytes int64, err error)
-	// Stat returns an object's size.
-	Stat(ctx context.Context, key string) (sizeBytes int64, err error)
+	// Stat returns an object's size, and when it was last written.
+	Stat(ctx context.Context, key string) (Info, error)
 	// Put writes an object, or replaces it: a reader sees the old or the new
-	// whole. When Put returns, the object survives a crash.
+	// whole. When Put returns, the object survives a crash of the machine.
 	Put(ctx context.Context, key string, data []byte) error
+	// PutAll is Put for several, one after the other, and may save work by it:
+	// where it fails, those before may be written.
+	PutAll(ctx context.Context, objects []Object) error
+	// PutScratch is Put for what may be lost if the machine crashes, but not if
+	// the process does.
+	PutScratch(ctx context.Context, key string, data []byte) error
+	// PutNew is Put of an object that is not there; ErrExist says that it is.
+	PutNew(ctx context.Context, key string, data []byte) error
 	// Delete removes an object.
 	Delete(ctx context.Context, key string) error
 	// List returns up to n names of what is directly below dir and sorts after
@@ -31,6 +40,10 @@ type Objects interface {
 
 	// Check reports why objects cannot be read and written, if they cannot.
 	Check(ctx context.Context) error
+
+	// Lock gives a name to one holder at a time among all processes that use the
+	// objects; ErrBusy says that another has it. It ends with the process.
+	Lock(ctx context.Context, name string) (release func(), err error)
 
 	// AppendStream writes r to the stream id at offset, which begins the stream
 	// if it is 0; bytes there were beyond offset are dropped. It returns how
@@ -45,9 +58,28 @@ type Objects interface {
 	DiscardStream(ctx context.Context, id string) error
 }
 
+// Redirector is what a driver may be, too: one that lets others read an object
+// by a URL, for some time.
+type Redirector interface {
+	URL(key string, life time.Duration) (string, error)
+}
+
+// Object is one of those for PutAll.
+type Object struct {
+	Key  string
+	Data []byte
+}
+
+// Info is what a driver knows of an object without reading it.
+type Info struct {
+	SizeBytes int64
+	Modified  time.Time
+}
+
 // What a Store and an Objects driver report.
 var (
 	ErrNotExist = errors.New("does not exist")
+	ErrExist    = errors.New("exists already")
 	ErrNoSpace  = errors.New("no space left")
 	ErrBusy     = errors.New("in use by another request")
 	ErrOffset   = errors.New("wrong offset")

@@ -83,7 +83,7 @@ func (s *Store) ExpireUploads(ctx context.Context, before time.Time) (int, error
 }
 
 func (s *Store) expire(ctx context.Context, id string, before time.Time) (bool, error) {
-	release, err := s.acquire(id)
+	release, err := s.acquire(ctx, id)
 	if err != nil {
 		return false, nil // in use, so not forgotten
 	}

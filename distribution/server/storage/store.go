@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -17,9 +18,6 @@ import (
 type Store struct {
 	objects Objects
 	opts    Options
-
-	mu   sync.Mutex
-	busy map[string]bool // upload sessions in use
 
 	// Changes to one repository's manifests and tags go one after the other.
 	// More repositories than locks only means that some wait needlessly.
@@ -33,11 +31,12 @@ type Store struct {
 type Options struct {
 	MaxUploads   int   // open at a time
 	MaxBlobBytes int64 // of one blob
+	Redirect     bool  // let clients read blobs where the driver has them, if it can
 }
 
 // New makes a Store of what objects hold.
 func New(objects Objects, opts Options) *Store {
-	return &Store{objects: objects, opts: opts, busy: map[string]bool{}, seed: maphash.MakeSeed()}
+	return &Store{objects: objects, opts: opts, seed: maphash.MakeSeed()}
 }
 
 func (s *Store) lock(repo string) *sync.Mutex {
@@ -54,7 +53,8 @@ func (s *Store) StatBlob(ctx context.Context, repo string, d digest.Digest) (int
 	if _, err := s.objects.Stat(ctx, inKey(d, repo)); err != nil {
 		return 0, fmt.Errorf("blob %s: %w", d, err)
 	}
-	return s.objects.Stat(ctx, dataKey(d))
+	info, err := s.objects.Stat(ctx, dataKey(d))
+	return info.SizeBytes, err
 }
 
 // Blob opens a blob that repo has.
@@ -63,6 +63,21 @@ func (s *Store) Blob(ctx context.Context, repo string, d digest.Digest) (io.Read
 		return nil, 0, fmt.Errorf("blob %s: %w", d, err)
 	}
 	return s.objects.Open(ctx, dataKey(d))
+}
+
+// redirectLife is for how long a client can begin to read what it was sent to.
+const redirectLife = 20 * time.Minute
+
+// BlobURL is where else a blob that repo has can be read, "" if nowhere.
+func (s *Store) BlobURL(ctx context.Context, repo string, d digest.Digest) (string, error) {
+	driver, ok := s.objects.(Redirector)
+	if !ok || !s.opts.Redirect {
+		return "", nil
+	}
+	if _, err := s.StatBlob(ctx, repo, d); err != nil {
+		return "", err
+	}
+	return driver.URL(dataKey(d), redirectLife)
 }
 
 // MountBlob gives repo a blob that the repository from has, or, if from is

@@ -55,7 +55,7 @@ func (s *Store) putSession(ctx context.Context, id string, u session) error {
 	if err != nil {
 		return err
 	}
-	return s.objects.Put(ctx, sessionKey(id), data)
+	return s.objects.PutScratch(ctx, sessionKey(id), data)
 }
 
 // session reads an upload's state. One of another repository does not exist:
@@ -75,20 +75,11 @@ func (s *Store) session(ctx context.Context, repo, id string) (session, error) {
 	return u, nil
 }
 
-// acquire keeps a second request off an upload; a client that thinks its
-// connection lost may come back while the first is still being read.
-func (s *Store) acquire(id string) (release func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.busy[id] {
-		return nil, fmt.Errorf("upload %s: %w", id, ErrBusy)
-	}
-	s.busy[id] = true
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.busy, id)
-	}, nil
+// acquire keeps a second request off an upload, at whatever registry; a client
+// that thinks its connection lost may come back while the first is still being
+// read.
+func (s *Store) acquire(ctx context.Context, id string) (release func(), err error) {
+	return s.objects.Lock(ctx, id)
 }
 
 // UploadOffset returns how many bytes an upload has.
@@ -101,7 +92,7 @@ func (s *Store) UploadOffset(ctx context.Context, repo, id string) (int64, error
 // of the last byte kept even if r fails. at is where r begins: the present
 // offset, else ErrOffset; negative means wherever that is.
 func (s *Store) AppendUpload(ctx context.Context, repo, id string, at int64, r io.Reader) (int64, error) {
-	release, err := s.acquire(id)
+	release, err := s.acquire(ctx, id)
 	if err != nil {
 		return 0, err
 	}
@@ -196,7 +187,7 @@ func (u *session) hash() (hash.Hash, error) {
 // d, makes it a blob of repo. ErrDigest says that it has not; the upload is
 // gone then, as no more bytes can make it right.
 func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r io.Reader, d digest.Digest) error {
-	release, err := s.acquire(id)
+	release, err := s.acquire(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -271,7 +262,7 @@ func (r contextReader) Read(p []byte) (int, error) {
 
 // CancelUpload ends an upload without a blob.
 func (s *Store) CancelUpload(ctx context.Context, repo, id string) error {
-	release, err := s.acquire(id)
+	release, err := s.acquire(ctx, id)
 	if err != nil {
 		return err
 	}

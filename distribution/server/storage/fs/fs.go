@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server/storage"
@@ -25,12 +26,13 @@ type Options struct {
 	NoSync bool
 }
 
-// Objects is the driver. Besides the objects its directory has two of its own:
-// "streams", and "new" for files that are renamed once they are whole.
+// Objects is the driver. Besides the objects its directory has three of its own:
+// "streams", "locks", and "new" for files that are renamed once they are whole.
 type Objects struct {
 	root    string
 	opts    Options
 	buffers sync.Pool
+	syncs   syncs
 }
 
 var _ storage.Objects = (*Objects)(nil)
@@ -45,7 +47,7 @@ const (
 func New(root string, opts Options) (*Objects, error) {
 	o := &Objects{root: root, opts: opts}
 	o.buffers.New = func() any { return new([bufferBytes]byte) }
-	for _, dir := range []string{streamDir, newDir} {
+	for _, dir := range []string{streamDir, newDir, lockDir} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			return nil, fmt.Errorf("open storage: %w", err)
 		}
@@ -78,6 +80,8 @@ func translate(err error) error {
 	switch {
 	case errors.Is(err, iofs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
 		return fmt.Errorf("%w: %w", storage.ErrNotExist, err)
+	case errors.Is(err, iofs.ErrExist):
+		return fmt.Errorf("%w: %w", storage.ErrExist, err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w: %w", storage.ErrNoSpace, err)
 	}
@@ -167,49 +171,113 @@ func (o *Objects) Open(_ context.Context, key string) (io.ReadSeekCloser, int64,
 }
 
 // Stat implements storage.Objects.
-func (o *Objects) Stat(_ context.Context, key string) (int64, error) {
+func (o *Objects) Stat(_ context.Context, key string) (storage.Info, error) {
 	path, err := o.path(key)
 	if err != nil {
-		return 0, err
+		return storage.Info{}, err
 	}
 	var st syscall.Stat_t
 	if err := syscall.Stat(path, &st); err != nil {
-		return 0, translate(&os.PathError{Op: "stat", Path: path, Err: err})
+		return storage.Info{}, translate(&os.PathError{Op: "stat", Path: path, Err: err})
 	}
 	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
-		return 0, translate(&os.PathError{Op: "stat", Path: path, Err: syscall.ENOENT})
+		return storage.Info{}, translate(&os.PathError{Op: "stat", Path: path, Err: syscall.ENOENT})
 	}
-	return st.Size, nil
+	return storage.Info{SizeBytes: st.Size, Modified: time.Unix(st.Mtim.Unix())}, nil
 }
 
 // Put implements storage.Objects.
-func (o *Objects) Put(_ context.Context, key string, data []byte) error {
+func (o *Objects) Put(ctx context.Context, key string, data []byte) error {
+	return o.PutAll(ctx, []storage.Object{{Key: key, Data: data}})
+}
+
+// PutAll implements storage.Objects. All bytes are on the disk before the first
+// gets its name, so that no crash leaves a name without its bytes.
+func (o *Objects) PutAll(_ context.Context, objects []storage.Object) (err error) {
+	var temporary []string
+	defer func() {
+		for _, path := range temporary {
+			os.Remove(path)
+		}
+		err = translate(err)
+	}()
+	paths := make([]string, len(objects))
+	for i, object := range objects {
+		if paths[i], err = o.path(object.Key); err != nil {
+			return err
+		}
+		path, err := o.write(object.Data, !o.opts.NoSync)
+		if err != nil {
+			return err
+		}
+		temporary = append(temporary, path)
+	}
+	dirs := map[string]bool{}
+	for i := range objects {
+		if err := o.place(os.Rename, temporary[0], paths[i], dirs); err != nil {
+			return err
+		}
+		temporary = temporary[1:]
+	}
+	return o.syncDirs(dirs)
+}
+
+// PutScratch implements storage.Objects.
+func (o *Objects) PutScratch(_ context.Context, key string, data []byte) error {
 	path, err := o.path(key)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Join(o.root, newDir), "*")
+	temporary, err := o.write(data, false)
+	if err == nil {
+		if err = o.place(os.Rename, temporary, path, map[string]bool{}); err != nil {
+			os.Remove(temporary)
+		}
+	}
+	return translate(err)
+}
+
+// PutNew implements storage.Objects.
+func (o *Objects) PutNew(_ context.Context, key string, data []byte) error {
+	path, err := o.path(key)
+	if err != nil {
+		return err
+	}
+	temporary, err := o.write(data, !o.opts.NoSync)
 	if err != nil {
 		return translate(err)
 	}
-	_, err = f.Write(data)
+	defer os.Remove(temporary)
+	dirs := map[string]bool{}
+	if err := o.place(os.Link, temporary, path, dirs); err != nil {
+		return translate(err)
+	}
+	return o.syncDirs(dirs)
+}
+
+// write makes a temporary file.
+func (o *Objects) write(data []byte, sync bool) (path string, err error) {
+	f, err := os.CreateTemp(filepath.Join(o.root, newDir), "*")
+	if err != nil {
+		return "", err
+	}
+	written, err := f.Write(data)
+	if err == nil && written < len(data) {
+		err = io.ErrShortWrite
+	}
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
-	if err == nil {
-		err = o.sync(f)
+	if err == nil && sync {
+		err = f.Sync()
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
-	if err == nil {
-		err = o.rename(f.Name(), path)
-	}
 	if err != nil {
 		os.Remove(f.Name())
-		return translate(err)
 	}
-	return nil
+	return f.Name(), err
 }
 
 // Delete implements storage.Objects, and removes directories it left empty.
@@ -225,7 +293,9 @@ func (o *Objects) Delete(_ context.Context, key string) error {
 		return translate(&os.PathError{Op: "delete", Path: path, Err: err})
 	}
 	dir := filepath.Dir(path)
-	err = o.syncDir(dir)
+	if !o.opts.NoSync {
+		err = o.syncs.syncDir(dir)
+	}
 	for ; dir != o.root && syscall.Rmdir(dir) == nil; dir = filepath.Dir(dir) {
 	}
 	return err
@@ -255,65 +325,4 @@ func (o *Objects) List(_ context.Context, dir, after string, n int) ([]string, e
 		return nil, nil
 	}
 	return nil, err
-}
-
-// rename moves a whole file to its place. The directory may be taken away
-// between its making and the rename, by a Delete that found it empty.
-func (o *Objects) rename(from, to string) error {
-	dir := filepath.Dir(to)
-	for range 100 {
-		err := o.makeDir(dir)
-		if err == nil {
-			err = os.Rename(from, to)
-		}
-		if err == nil {
-			return o.syncDir(dir)
-		}
-		if !errors.Is(err, iofs.ErrNotExist) {
-			return err
-		}
-	}
-	return &os.PathError{Op: "rename", Path: to, Err: iofs.ErrNotExist}
-}
-
-// makeDir is os.MkdirAll that syncs the directories it adds a name to.
-func (o *Objects) makeDir(dir string) error {
-	err := os.Mkdir(dir, 0o755)
-	switch {
-	case err == nil:
-		return o.syncDir(filepath.Dir(dir))
-	case errors.Is(err, iofs.ErrExist):
-		return nil
-	case errors.Is(err, iofs.ErrNotExist) && dir != o.root:
-		if err := o.makeDir(filepath.Dir(dir)); err != nil {
-			return err
-		}
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, iofs.ErrExist) {
-			return err
-		}
-		return o.syncDir(filepath.Dir(dir))
-	}
-	return err
-}
-
-func (o *Objects) sync(f *os.File) error {
-	if o.opts.NoSync {
-		return nil
-	}
-	return f.Sync()
-}
-
-func (o *Objects) syncDir(dir string) error {
-	if o.opts.NoSync {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return nil // emptied and removed in the meantime
-	}
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -96,14 +96,18 @@ func (o *Objects) CommitStream(_ context.Context, id string, sizeBytes int64, ke
 	if err == nil && info.Size() > sizeBytes {
 		err = f.Truncate(sizeBytes)
 	}
-	if err == nil {
-		err = o.sync(f)
+	if err == nil && !o.opts.NoSync {
+		err = f.Sync()
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
+	dirs := map[string]bool{}
 	if err == nil {
-		err = o.rename(from, to)
+		err = o.place(os.Rename, from, to, dirs)
+	}
+	if err == nil {
+		err = o.syncDirs(dirs)
 	}
 	return translate(err)
 }

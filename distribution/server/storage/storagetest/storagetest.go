@@ -12,15 +12,22 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server/storage"
 )
 
+// MaxElementBytes is how long an element of a key may be.
+const MaxElementBytes = 255
+
 // Run tests a driver. open gives an empty one; it is called for each test.
-func Run(t *testing.T, open func(t *testing.T) storage.Objects) {
+// elementBytes is MaxElementBytes, or less where the service that the driver is
+// tested with takes less.
+func Run(t *testing.T, elementBytes int, open func(t *testing.T) storage.Objects) {
 	for name, test := range map[string]func(*suite){
 		"Objects":       (*suite).testObjects,
 		"Missing":       (*suite).testMissing,
@@ -31,9 +38,11 @@ func Run(t *testing.T, open func(t *testing.T) storage.Objects) {
 		"StreamFailing": (*suite).testStreamFailing,
 		"StreamCommit":  (*suite).testStreamCommit,
 		"PutAndDelete":  (*suite).testPutAndDelete,
+		"PutAll":        (*suite).testPutAll,
+		"Lock":          (*suite).testLock,
 		"BadKeys":       (*suite).testBadKeys,
 	} {
-		t.Run(name, func(t *testing.T) { test(&suite{t, t.Context(), open(t)}) })
+		t.Run(name, func(t *testing.T) { test(&suite{t, t.Context(), open(t), elementBytes}) })
 	}
 }
 
@@ -41,6 +50,7 @@ type suite struct {
 	*testing.T
 	ctx context.Context
 	storage.Objects
+	elementBytes int
 }
 
 func (s *suite) put(key, value string) {
@@ -64,8 +74,8 @@ func (s *suite) read(key string) string {
 	defer r.Close()
 	streamed, err := io.ReadAll(r)
 	stat, statErr := s.Stat(s.ctx, key)
-	if err != nil || statErr != nil || !bytes.Equal(got, streamed) || size != int64(len(got)) || stat != size {
-		s.Fatalf("%s: Get %d bytes, Open %d of %d, Stat %d: %v, %v", key, len(got), len(streamed), size, stat, err, statErr)
+	if err != nil || statErr != nil || !bytes.Equal(got, streamed) || size != int64(len(got)) || stat.SizeBytes != size || time.Since(stat.Modified).Abs() > time.Hour {
+		s.Fatalf("%s: Get %d bytes, Open %d of %d, Stat %+v: %v, %v", key, len(got), len(streamed), size, stat, err, statErr)
 	}
 	return string(got)
 }
@@ -102,7 +112,7 @@ func (s *suite) testObjects() {
 		s.Fatal(err)
 	}
 	for _, value := range []string{"", "x", random(3 << 20)} {
-		for _, key := range []string{"a", "b/c", "b/d/e/f", "b/c,d_-.", strings.Repeat("n", 255) + "/" + strings.Repeat("m", 255)} {
+		for _, key := range []string{"a", "b/c", "b/d/e/f", "b/c,d_-.", strings.Repeat("n", s.elementBytes) + "/" + strings.Repeat("m", s.elementBytes)} {
 			s.put(key, value)
 			s.want(s.read(key), value)
 		}
@@ -205,6 +215,7 @@ func (s *suite) testPutReplaces() {
 		})
 	}
 	go func() { writers.Wait(); close(done) }()
+	defer writers.Wait()
 	for running := true; running; {
 		select {
 		case <-done:
@@ -352,4 +363,81 @@ func (s *suite) testBadKeys() {
 			s.Errorf("AppendStream took the id %q", key)
 		}
 	}
+}
+
+func (s *suite) testPutAll() {
+	s.put("b", "old")
+	if err := s.PutAll(s.ctx, []storage.Object{{Key: "a/x", Data: []byte("1")}, {Key: "b", Data: []byte("2")}, {Key: "a/y", Data: nil}}); err != nil {
+		s.Fatal(err)
+	}
+	for key, want := range map[string]string{"a/x": "1", "b": "2", "a/y": ""} {
+		s.want(s.read(key), want)
+	}
+	if err := s.PutAll(s.ctx, nil); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.PutScratch(s.ctx, "a/x", []byte("3")); err != nil {
+		s.Fatal(err)
+	}
+	s.want(s.read("a/x"), "3")
+	s.wantErr(s.PutNew(s.ctx, "a/x", []byte("4")), storage.ErrExist)
+	s.want(s.read("a/x"), "3")
+	var made atomic.Int32
+	var group sync.WaitGroup
+	for w := range 4 {
+		group.Go(func() {
+			switch err := s.PutNew(s.ctx, "new/one", []byte(fmt.Sprint(w))); {
+			case err == nil:
+				made.Add(1)
+			case !errors.Is(err, storage.ErrExist):
+				s.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if made.Load() != 1 {
+		s.Errorf("%d made the same", made.Load())
+	}
+}
+
+// A lock has one holder at a time, and can be had again and again.
+func (s *suite) testLock() {
+	var holders, had atomic.Int32
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 25 {
+				release, err := s.Lock(s.ctx, "name")
+				if errors.Is(err, storage.ErrBusy) {
+					continue
+				}
+				if err != nil {
+					s.Error(err)
+					return
+				}
+				if holders.Add(1) > 1 {
+					s.Error("two holders")
+				}
+				had.Add(1)
+				holders.Add(-1)
+				release()
+			}
+		})
+	}
+	group.Wait()
+	if had.Load() == 0 {
+		s.Error("nobody had it")
+	}
+	release, err := s.Lock(s.ctx, "name")
+	if err != nil {
+		s.Fatal(err)
+	}
+	_, err = s.Lock(s.ctx, "name")
+	s.wantErr(err, storage.ErrBusy)
+	other, err := s.Lock(s.ctx, "other")
+	if err != nil {
+		s.Fatal(err)
+	}
+	other()
+	release()
 }

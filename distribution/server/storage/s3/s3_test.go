@@ -1,0 +1,94 @@
+package s3
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tare-oci/tare/distribution/server/storage"
+	"github.com/tare-oci/tare/distribution/server/storage/storagetest"
+	"github.com/tare-oci/tare/internal/testenv"
+)
+
+func open(t *testing.T, s testenv.S3, prefix string) *Objects {
+	t.Helper()
+	o, err := New(Options{
+		Bucket: s.Bucket, Prefix: prefix, Endpoint: s.Endpoint,
+		Credentials: Credentials{AccessKey: s.AccessKey, SecretKey: s.SecretKey},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// maxNameBytes: the gateway keeps objects in files, and appends to their names
+// while it writes them.
+const maxNameBytes = 200
+
+func TestContract(t *testing.T) {
+	s := testenv.StartS3(t)
+	n := 0
+	storagetest.Run(t, maxNameBytes, func(t *testing.T) storage.Objects {
+		n++
+		return open(t, s, fmt.Sprintf("test/%d", n))
+	})
+}
+
+// TestURL: who has a signed URL needs no credentials, for what it is for.
+func TestURL(t *testing.T) {
+	o := open(t, testenv.StartS3(t), "p x")
+	if err := o.Put(t.Context(), "dir/a+b", []byte("content")); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := o.URL("dir/a+b", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for u, want := range map[string]int{signed: 200, strings.Replace(signed, "Expires=60", "Expires=61", 1): 403} {
+		resp, err := http.Get(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want || want == 200 && string(body) != "content" {
+			t.Errorf("%s: %s %s", u, resp.Status, body)
+		}
+	}
+}
+
+// The example of Amazon's documentation ("Authenticating Requests: Using Query
+// Parameters").
+func TestPresignExample(t *testing.T) {
+	s := signer{Credentials{AccessKey: "AKIAIOSFODNN7EXAMPLE", SecretKey: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}, "us-east-1"}
+	got := s.presign(url.URL{Scheme: "https", Host: "examplebucket.s3.amazonaws.com", Path: "/test.txt"}, 24*time.Hour, time.Date(2013, 5, 24, 0, 0, 0, 0, time.UTC))
+	if want := "X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"; !strings.HasSuffix(got, want) {
+		t.Error(got)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	for _, location := range []string{"", "s3://", "s3:///x", "gs://b", "s3://b/../x", "s3://b?x"} {
+		if _, _, err := ParseLocation(location); err == nil {
+			t.Errorf("took %q", location)
+		}
+	}
+	bucket, prefix, err := ParseLocation("s3://b/c/d/")
+	if bucket != "b" || prefix != "c/d" || err != nil {
+		t.Error(bucket, prefix, err)
+	}
+	s := testenv.StartS3(t)
+	s.SecretKey = "wrong"
+	if err := open(t, s, "").Check(t.Context()); err == nil {
+		t.Error("Check takes a wrong key")
+	}
+	s.Bucket = "none"
+	if _, err := New(Options{Bucket: "b", Endpoint: "127.0.0.1:1", Credentials: Credentials{AccessKey: "a", SecretKey: "b"}}); err == nil {
+		t.Error("took an endpoint without scheme")
+	}
+}
