@@ -14,6 +14,7 @@ import (
 	"github.com/tare-oci/tare/image/layer"
 	"github.com/tare-oci/tare/image/layer/tarstream"
 	"github.com/tare-oci/tare/image/mutate"
+	"github.com/tare-oci/tare/image/transfer"
 	"github.com/tare-oci/tare/image/tree"
 )
 
@@ -172,8 +173,13 @@ func (d *Edit) squash(ctx context.Context, img *image.Image, m Mutation) (mutate
 	if err := t.Read(ctx, img, d.open, o); err != nil {
 		return mutate.Change{}, fmt.Errorf("squash: %w", err)
 	}
+	spool, err := transfer.UnnamedFile(d.engine.options.Root)
+	if err != nil {
+		return mutate.Change{}, fmt.Errorf("squash: %w", err)
+	}
+	defer spool.Close()
 	l, err := d.newLayer(m.Pack, func(w io.Writer) error {
-		return t.WriteLayer(ctx, tarstream.NewWriter(w), base, img, d.open, o)
+		return t.WriteLayer(ctx, tarstream.NewWriter(w), base, img, d.open, spool, o)
 	})
 	if err != nil {
 		return mutate.Change{}, fmt.Errorf("squash: %w", err)
