@@ -30,6 +30,9 @@ type Options struct {
 	// PlainHTTP reports the hosts (host[:port]) to be spoken to without TLS.
 	// Loopback hosts need not be named: TLS is tried there first, then plain HTTP.
 	PlainHTTP func(host string) bool
+	// Insecure reports the hosts whose certificates are not looked at, and which
+	// may have no TLS at all; that is then found out.
+	Insecure func(host string) bool
 	// RootCAs are trusted in place of the system's; see LoadCAs.
 	RootCAs *x509.CertPool
 	// HostTLS gives hosts (host[:port]) certificates of their own; nil for a host
@@ -80,7 +83,7 @@ type Client struct {
 	auth *authorizer
 
 	mu      sync.Mutex
-	schemes map[string]string // what a loopback host turned out to speak
+	schemes map[string]string // what a host of tryPlain turned out to speak
 }
 
 // New makes a Client.
@@ -107,8 +110,8 @@ func New(opts Options) *Client {
 		DisableCompression: true,
 	}
 	c.http = &http.Client{CheckRedirect: c.checkRedirect, Transport: transport}
-	if opts.HostTLS != nil {
-		c.http.Transport = &hostTransports{Transport: transport, tls: opts.HostTLS, byHost: map[string]*http.Transport{}}
+	if opts.HostTLS != nil || opts.Insecure != nil {
+		c.http.Transport = &hostTransports{Transport: transport, tls: opts.hostTLS, byHost: map[string]*http.Transport{}}
 	}
 	c.auth = newAuthorizer(c, opts.Credentials)
 	return c
@@ -137,15 +140,39 @@ func (c *Client) scheme(host string) string {
 	return "https"
 }
 
-// fallBack notes that a loopback host speaks no TLS, and reports whether to
-// go on without. Only a failed handshake counts, and never a refused certificate.
+// hostTLS is the host's own configuration, nil if it has none.
+func (o Options) hostTLS(host string) (config *tls.Config, err error) {
+	if o.HostTLS != nil {
+		if config, err = o.HostTLS(host); err != nil {
+			return nil, err
+		}
+	}
+	if o.Insecure != nil && o.Insecure(host) {
+		if config == nil {
+			config = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		config.InsecureSkipVerify = true
+	}
+	return config, nil
+}
+
+// tryPlain reports the hosts with which plain HTTP is tried when TLS is not to
+// be had.
+func (c *Client) tryPlain(host string) bool {
+	return isLoopback(host) || c.opts.Insecure != nil && c.opts.Insecure(host)
+}
+
+// fallBack notes that such a host speaks no TLS, and reports whether to
+// go on without. Only a failed
+// handshake counts, and never a refused certificate.
 func (c *Client) fallBack(host string, err error) bool {
 	var cert *tls.CertificateVerificationError
-	if !isLoopback(host) || errors.As(err, &cert) {
+	if !c.tryPlain(host) || errors.As(err, &cert) {
 		return false
 	}
 	var record tls.RecordHeaderError
-	spoke := errors.As(err, &record) || errors.Is(err, io.EOF) ||
+	noPort := (&url.URL{Host: host}).Port() == "" // then plain HTTP has one of its own
+	spoke := errors.As(err, &record) || errors.Is(err, io.EOF) || noPort && neverSent(err) ||
 		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") // net/http has no value for it
 	if !spoke {
 		return false
@@ -159,7 +186,7 @@ func (c *Client) fallBack(host string, err error) bool {
 }
 
 func (c *Client) keepScheme(host, scheme string) {
-	if !isLoopback(host) {
+	if !c.tryPlain(host) {
 		return
 	}
 	c.mu.Lock()
@@ -171,7 +198,7 @@ func (c *Client) keepScheme(host, scheme string) {
 
 // plainAllowed reports whether bytes may go to u unencrypted.
 func (c *Client) plainAllowed(u *url.URL) bool {
-	return isLoopback(u.Host) || c.opts.PlainHTTP != nil && c.opts.PlainHTTP(u.Host)
+	return c.tryPlain(u.Host) || c.opts.PlainHTTP != nil && c.opts.PlainHTTP(u.Host)
 }
 
 func isLoopback(host string) bool {
