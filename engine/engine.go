@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/image/layout"
 	"github.com/tare-oci/tare/runtime/lifecycle"
 )
@@ -17,6 +18,9 @@ type Options struct {
 	Root string
 	// RunRoot is the directory of state that does not outlive a boot.
 	RunRoot string
+	// Names, if set, says which references a name may stand for; otherwise it is
+	// what docker makes of it.
+	Names func(name string) ([]distribution.Reference, error)
 	// Warn, if set, is told of what was left out or went wrong without
 	// stopping anything. It may be called from several goroutines at once.
 	Warn func(message string)

@@ -115,8 +115,10 @@ func (e *Engine) Find(ctx context.Context, name string) (layout.Name, error) {
 // find looks a name up.
 func (e *Engine) find(ctx context.Context, name string) (layout.Name, error) {
 	spellings := []string{name}
-	if ref, err := distribution.ParseReference(name); err == nil {
-		spellings = append(spellings, ref.WithDefaultTag().String())
+	if refs, err := e.candidates(name); err == nil {
+		for _, ref := range refs {
+			spellings = append(spellings, ref.String())
+		}
 	}
 	for _, s := range spellings {
 		if s == "" {

@@ -62,18 +62,13 @@ func (o PullOptions) registry() (_ Registry, done func()) {
 // on the way. When Pull fails, nothing has changed but that blobs, or beginnings
 // of blobs, may be there for the next attempt.
 func (e *Engine) Pull(ctx context.Context, name string, o PullOptions) (Image, error) {
-	ref, err := distribution.ParseReference(name)
-	if err != nil {
-		return Image{}, err
-	}
-	ref = ref.WithDefaultTag()
 	release, err := e.lease(ctx, unix.LOCK_SH)
 	if err != nil {
 		return Image{}, err
 	}
 	defer release()
 	e.sweep(ctx)
-	return e.pullReference(ctx, ref, o, e.take(o))
+	return e.pullName(ctx, name, o, e.take(o))
 }
 
 // A taker brings the layers of an image into the store, and does with them what
@@ -90,9 +85,22 @@ func (e *Engine) take(o PullOptions) taker {
 	}
 }
 
-// pullReference is Pull under a lease.
-func (e *Engine) pullReference(ctx context.Context, ref distribution.Reference, o PullOptions, take taker) (Image, error) {
+// pullName is Pull under a lease.
+func (e *Engine) pullName(ctx context.Context, name string, o PullOptions, take taker) (Image, error) {
+	registry, done := o.registry()
+	defer done()
+	o.Registry = registry
+	ref, err := e.reference(ctx, name, registry)
+	if err != nil {
+		return Image{}, err
+	}
 	img, err := e.pull(ctx, ref, o, take)
+	if errors.Is(err, image.ErrMismatch) && ctx.Err() == nil {
+		// A byte was flipped on the way: what is not right is not kept, so only
+		// that is fetched again. If it is the registry that is wrong, it stays so.
+		e.options.Warn(fmt.Sprintf("pull %s: %v; trying once more", ref.Familiar(), err))
+		img, err = e.pull(ctx, ref, o, take)
+	}
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref.Familiar(), err)
 	}
@@ -105,8 +113,7 @@ func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOpt
 		return Image{}, err
 	}
 	defer session.Close()
-	registry, done := o.registry()
-	defer done()
+	registry := o.Registry
 	f := &fetcher{session: session, registry: registry, repo: ref.Repository, progress: o.Progress, foreign: foreign{allowed: o.Foreign}}
 	if f.progress == nil {
 		f.progress = transfer.Silent{}

@@ -9,7 +9,6 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/engine/transport"
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/image/layout"
@@ -40,12 +39,8 @@ func (e *Engine) source(ctx context.Context, name string, platform *v1.Platform,
 	}
 	found, err := e.Resolve(ctx, name, platform)
 	if errors.Is(err, ErrNoImage) && !strings.HasPrefix(name, "sha256:") {
-		var ref distribution.Reference
-		if ref, err = distribution.ParseReference(name); err != nil {
-			return nil, err
-		}
 		o.Platform = platform
-		found, err = e.pullReference(ctx, ref.WithDefaultTag(), o, take)
+		found, err = e.pullName(ctx, name, o, take)
 	}
 	if err != nil {
 		return nil, err

@@ -76,15 +76,17 @@ func (e *Engine) OpenSource(ctx context.Context, name string, registry Registry)
 	case transport.Dir:
 		return directory.Open(l.Path)
 	}
-	ref, err := distribution.ParseReference(l.Name)
+	done := func() {}
+	if registry == nil {
+		client := remote.New(remote.Options{})
+		registry, done = client, client.Close
+	}
+	ref, err := e.reference(ctx, l.Name, registry)
 	if err != nil {
+		done()
 		return nil, err
 	}
-	if registry != nil {
-		return openRegistrySource(ctx, registry, ref, func() {})
-	}
-	client := remote.New(remote.Options{})
-	return openRegistrySource(ctx, client, ref, client.Close)
+	return openRegistrySource(ctx, registry, ref, done)
 }
 
 // storeSource keeps GC away from the image until it is closed.

@@ -198,6 +198,11 @@ const rootfsName = "rootfs"
 func (e *Engine) fill(ctx context.Context, name, dir string, o UnpackOptions) (err error) {
 	unpacked := false
 	src, err := e.source(ctx, name, o.Platform, o.Pull, func(ctx context.Context, f *fetcher, img *image.Image) error {
+		if unpacked { // and pulled again, as something came damaged
+			if err := os.RemoveAll(filepath.Join(dir, rootfsName)); err != nil {
+				return err
+			}
+		}
 		unpacked = true
 		return f.ahead(ctx, img, func(ctx context.Context, from layers) error { return makeBundle(ctx, img, from, dir, o) })
 	})

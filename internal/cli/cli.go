@@ -134,7 +134,10 @@ func (a *app) addVerbs(root *cobra.Command) {
 		{"transfer", "From place to place:", []*cobra.Command{a.pullCommand(), a.pushCommand(), a.copyCommand(), a.saveCommand(), a.loadCommand()}},
 		{"edit", "New images from old ones:", []*cobra.Command{a.configCommand(), a.mutateCommand(), a.newCommand(), a.indexCommand()}},
 		{"contents", "Inside images:", []*cobra.Command{a.layersCommand(), a.lsCommand(), a.catCommand(), a.diffCommand()}},
-		{"registry", "Registry:", []*cobra.Command{a.serveCommand()}},
+		{"registry", "Registries:", []*cobra.Command{
+			a.loginCommand(), a.logoutCommand(), a.tagsCommand(), a.reposCommand(), a.deleteCommand(),
+			a.artifactCommand(), a.attachCommand(), a.discoverCommand(), a.serveCommand(),
+		}},
 		{"other", "More:", []*cobra.Command{a.demoCommand(), a.versionCommand(), a.manCommand()}},
 	}
 	cobra.EnableCommandSorting = false // the order here is the help's

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image"
 
@@ -19,7 +20,7 @@ func (a *app) engine() (*engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return engine.Open(engine.Options{Root: root, RunRoot: runRoot, Warn: a.warn})
+	return engine.Open(engine.Options{Root: root, RunRoot: runRoot, Warn: a.warn, Names: a.names})
 }
 
 // roots are that place, and the one for what ends with the machine.
@@ -28,6 +29,15 @@ func (a *app) roots() (root, runRoot string, err error) {
 		return root, filepath.Join(root, "run"), nil
 	}
 	return engine.DefaultRoots(a.getenv)
+}
+
+// names expands short names as registries.conf says.
+func (a *app) names(name string) ([]distribution.Reference, error) {
+	config, err := loadRegistries(a.getenv)
+	if err != nil {
+		return nil, err
+	}
+	return config.Candidates(name)
 }
 
 // platformFlag declares --platform. The function it returns parses it; nil is

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/registries"
 	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image"
@@ -33,18 +34,20 @@ func hints() []hint {
 		{is(config.ErrNeedsAuth), "say in the configuration file who may do what, or allow everybody with --insecure-no-auth"},
 		{is(syscall.EADDRINUSE), "something listens there already; choose another port with --addr HOST:PORT"},
 		{is(distribution.ErrInvalidReference), "an image is named [HOST[:PORT]/]PATH[:TAG][@DIGEST] in lower case, such as debian:12 or registry.example.com:5000/team/app:v1"},
-		{is(distribution.ErrTooManyRequests), "the registry limits anonymous users; sign in (docker login or podman login), or wait"},
-		{is(distribution.ErrUnauthorized), "give credentials with --creds USER:PASSWORD or --authfile FILE, or sign in with docker login or podman login; " +
+		{is(distribution.ErrTooManyRequests), "the registry limits anonymous users; sign in with tare login, or wait"},
+		{is(distribution.ErrUnauthorized), "give credentials with --creds USER:PASSWORD or --authfile FILE, or sign in with tare login; " +
 			"many registries answer so for an image that does not exist, too"},
 		{is(distribution.ErrDenied), "the credentials are accepted, but do not open this repository; is its name right?"},
 		{is(distribution.ErrNotFound), "the registry has no such image: check the spelling of name and tag"},
+		{is(registries.ErrBlocked), "registries.conf says so: /etc/containers/registries.conf, or the one in your ~/.config/containers"},
+		{as[*engine.AmbiguousError], "name it in full, or say which one is meant under [aliases] in registries.conf"},
 		{as[*image.NoPlatformError], "choose one of these with --platform OS/ARCH"},
-		{is(image.ErrArtifact), "this can be inspected and pulled by other tools, but not run"},
+		{is(image.ErrArtifact), "tare artifact pull writes its files to a directory; it is nothing that can be run"},
 		{is(image.ErrMismatch), "what the registry or the disk has is damaged or was changed; pull again, and if it stays so tell the registry's owner"},
 		{is(engine.ErrNoImage), "tare images lists what is here; tare pull IMAGE fetches what is not"},
 		{is(host.ErrKernelTooOld), "upgrade the kernel, or pull and unpack here and run elsewhere"},
 		{speaksHTTP, "this registry does not speak TLS; if that is meant to be, use --plain-http"},
-		{unknownAuthority, "the registry's certificate is not from an authority that this machine trusts; name that authority with --ca-file FILE"},
+		{unknownAuthority, "the registry's certificate is not from an authority that this machine trusts; name that authority with --cacert FILE, or put it into certs.d"},
 		{as[*net.DNSError], "is the registry's name right, and this machine online?"},
 		{is(exec.ErrNotFound), "name an OCI runtime that is installed, such as runc or crun, or leave --runtime out: tare has its own"},
 		{is(syscall.ECONNREFUSED), "nothing listens there; are the registry's address and port right?"},

@@ -42,7 +42,7 @@ func TestHints(t *testing.T) {
 		{syscall.EADDRINUSE, "--addr"},
 		{tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}, "--plain-http"},
 		{errors.New("http: server gave HTTP response to HTTPS client"), "--plain-http"},
-		{&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "--ca-file"},
+		{&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "--cacert"},
 		{&net.DNSError{}, "online"},
 		{exec.ErrNotFound, "--runtime"},
 		{file(syscall.ENOSPC), "tare gc"},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -9,21 +10,26 @@ import (
 
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/auth"
+	"github.com/tare-oci/tare/distribution/registries"
 	"github.com/tare-oci/tare/distribution/remote"
 	"github.com/tare-oci/tare/internal/version"
 )
 
 // registryFlags say how to talk to registries.
 type registryFlags struct {
-	creds, authFile, caFile *string
-	plainHTTP               *bool
+	creds, authFile, caFile, certFile, keyFile, certDir *string
+	plainHTTP, tlsVerify                                *bool
 }
 
 func declareRegistryFlags(flags flagSet) registryFlags {
 	return registryFlags{
 		creds:     flags.String("creds", "", "sign in to the registry as `USER:PASSWORD`"),
-		authFile:  flags.String("authfile", "", "read credentials from `FILE`, as docker login or podman login wrote it"),
-		caFile:    flags.String("ca-file", "", "trust the certificate authorities in the PEM `FILE` as well"),
+		authFile:  flags.String("authfile", "", "read credentials from `FILE`, as tare login, docker login or podman login wrote it"),
+		caFile:    flags.String("cacert", "", "trust the certificate authorities in the PEM `FILE` as well"),
+		certFile:  flags.String("cert", "", "show the registry the client certificate in the PEM `FILE`"),
+		keyFile:   flags.String("key", "", "the client certificate's key, a PEM `FILE`"),
+		certDir:   flags.String("cert-dir", "", "take *.crt, *.cert and *.key from `DIR` instead of from certs.d"),
+		tlsVerify: flags.Bool("tls-verify", true, "refuse certificates that nobody vouches for; with =false also go without TLS where there is none"),
 		plainHTTP: flags.Bool("plain-http", false, "talk to the registry without TLS (on loopback addresses this is tried by itself)"),
 	}
 }
@@ -36,33 +42,92 @@ func (f registryFlags) with(creds string) registryFlags {
 	return f
 }
 
-// client makes the registry client that the flags ask for.
-func (f registryFlags) client(getenv func(string) string) (*remote.Client, error) {
-	options := remote.Options{UserAgent: "tare/" + version.Version, Credentials: auth.DefaultFiles(getenv)}
-	if *f.authFile != "" {
-		if _, err := os.Stat(*f.authFile); err != nil {
-			return nil, usageError{fmt.Errorf("--authfile: %w", err)}
-		}
-		options.Credentials = auth.Files{Paths: []string{*f.authFile}}
+// client makes the registry client that the flags and registries.conf ask for.
+func (f registryFlags) client(getenv func(string) string) (remote.Routed, error) {
+	options, err := f.options(getenv)
+	if err != nil {
+		return remote.Routed{}, err
 	}
-	if *f.creds != "" {
-		user, password, ok := strings.Cut(*f.creds, ":")
-		if !ok || user == "" {
-			return nil, usageError{errors.New("--creds: want USER:PASSWORD")}
-		}
-		options.Credentials = anyHost{auth.Credential{Username: user, Password: password}}
+	config, err := loadRegistries(getenv)
+	if err != nil {
+		return remote.Routed{}, err
+	}
+	return remote.NewRouted(options, config), nil
+}
+
+// routed makes a client with options and registries.conf.
+func (a *app) routed(options remote.Options) (remote.Routed, error) {
+	config, err := loadRegistries(a.getenv)
+	if err != nil {
+		return remote.Routed{}, err
+	}
+	return remote.NewRouted(options, config), nil
+}
+
+func loadRegistries(getenv func(string) string) (*registries.Config, error) {
+	files, err := registries.Files(getenv)
+	if err != nil {
+		return nil, err
+	}
+	return registries.Load(files...)
+}
+
+func (f registryFlags) options(getenv func(string) string) (remote.Options, error) {
+	options := remote.Options{UserAgent: "tare/" + version.Version}
+	var err error
+	if options.Credentials, err = f.credentials(getenv); err != nil {
+		return options, err
 	}
 	if *f.caFile != "" {
-		pool, err := remote.LoadCAs(*f.caFile)
-		if err != nil {
-			return nil, err
+		if options.RootCAs, err = remote.LoadCAs(*f.caFile); err != nil {
+			return options, err
 		}
-		options.RootCAs = pool
 	}
 	if *f.plainHTTP {
 		options.PlainHTTP = func(string) bool { return true }
 	}
-	return remote.New(options), nil
+	if !*f.tlsVerify {
+		options.Insecure = func(string) bool { return true }
+	}
+	options.HostTLS, err = f.certificates(getenv)
+	return options, err
+}
+
+// credentials are those of the flags, or else those in the usual files.
+func (f registryFlags) credentials(getenv func(string) string) (auth.Source, error) {
+	switch {
+	case *f.creds != "":
+		user, password, ok := strings.Cut(*f.creds, ":")
+		if !ok || user == "" {
+			return nil, usageError{errors.New("--creds: want USER:PASSWORD")}
+		}
+		return anyHost{auth.Credential{Username: user, Password: password}}, nil
+	case *f.authFile != "":
+		if _, err := os.Stat(*f.authFile); err != nil {
+			return nil, usageError{fmt.Errorf("--authfile: %w", err)}
+		}
+		return auth.Files{Paths: []string{*f.authFile}}, nil
+	}
+	return auth.DefaultFiles(getenv), nil
+}
+
+// certificates are those of the flags, for every host, or else those in certs.d.
+func (f registryFlags) certificates(getenv func(string) string) (func(host string) (*tls.Config, error), error) {
+	switch {
+	case (*f.certFile == "") != (*f.keyFile == ""):
+		return nil, usageError{errors.New("--cert and --key go together")}
+	case *f.certFile != "":
+		pair, err := tls.LoadX509KeyPair(*f.certFile, *f.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--cert: %w", err)
+		}
+		return func(string) (*tls.Config, error) {
+			return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+		}, nil
+	case *f.certDir != "":
+		return func(string) (*tls.Config, error) { return remote.LoadCertDir(*f.certDir) }, nil
+	}
+	return remote.DefaultCertDirs(getenv).TLS, nil
 }
 
 // anyHost is a credential for the one registry that a command talks to.
