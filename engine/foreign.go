@@ -41,7 +41,7 @@ func (f *foreign) open(ctx context.Context, desc v1.Descriptor, offset int64, ca
 		return nil, cause
 	}
 	if !f.allowed {
-		return nil, fmt.Errorf("layer %s: %w, but by %.300q", desc.Digest, ErrForeign, desc.URLs[0])
+		return nil, fmt.Errorf("layer %s: %w, only at %.300q", desc.Digest, ErrForeign, desc.URLs[0])
 	}
 	const maxURLs = 16
 	var errs []error

@@ -122,8 +122,12 @@ func (e *Engine) unpackTo(ctx context.Context, name, dir string, o UnpackOptions
 		return err
 	}
 	from := made.path
-	if err = e.fill(ctx, name, made.path, o); err == nil && o.RootfsOnly {
+	err = e.fill(ctx, name, made.path, o)
+	switch {
+	case err == nil && o.RootfsOnly:
 		from = filepath.Join(made.path, rootfsName)
+	case err == nil && len(o.GIDMap) > 0 && !o.Rootless:
+		err = admit(made.path, o.GIDMap)
 	}
 	if err == nil {
 		err = moveDir(from, dir)
@@ -153,6 +157,19 @@ func reachable(dir string) bool {
 		}
 		dir = filepath.Dir(dir)
 	}
+}
+
+// admit lets the root group of a user namespace through a bundle's directory to
+// the root file system, and do nothing else there.
+func admit(dir string, groups layer.IDMap) error {
+	gid, err := groups.ToHost(0)
+	if err != nil {
+		return nil // a namespace without a root group has other ways
+	}
+	if err := os.Chown(dir, -1, int(gid)); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o710)
 }
 
 // moveDir gives a directory its place. Who is not root can only move one that is

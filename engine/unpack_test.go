@@ -42,25 +42,31 @@ func unpackChild(dir, image string, more []string) (int, error) {
 // ordinary is the id of a user and of a group that nobody has.
 const ordinary = 54321
 
-// openTo lets all users get to a directory, and copies an image there for them.
+// openTo copies an image to where an ordinary user gets to it.
 func openTo(t testing.TB, dir, image string) string {
 	t.Helper()
-	for up := dir; up != "/"; up = filepath.Dir(up) {
-		info, err := os.Stat(up)
+	letIn(t, dir)
+	mine := filepath.Join(dir, "layout")
+	testenv.Run(t, "cp", "-r", image, mine)
+	testenv.Run(t, "chown", "-R", fmt.Sprintf("%d:%[1]d", ordinary), dir)
+	return mine
+}
+
+// letIn lets all users get to a test's directory.
+func letIn(t testing.TB, dir string) {
+	t.Helper()
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if info.Mode()&fs.ModeSticky != 0 {
 			break // where all users are
 		}
-		if err := os.Chmod(up, 0o755); err != nil {
+		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	mine := filepath.Join(dir, "layout")
-	testenv.Run(t, "cp", "-r", image, mine)
-	testenv.Run(t, "chown", "-R", fmt.Sprintf("%d:%[1]d", ordinary), dir)
-	return mine
 }
 
 // asOrdinary is a command of a user without privileges.
@@ -177,17 +183,16 @@ func TestUnpackMapped(t *testing.T) {
 	if err := unix.Stat(filepath.Join(dir, "rootfs/mine"), &st); err != nil || st.Uid != 201000 || st.Gid != 201000 {
 		t.Errorf("%d:%d, %v", st.Uid, st.Gid, err)
 	}
-	openTo(t, dir, from) // the namespace's root must get there
-	testenv.Run(t, "chown", "-R", "0:0", dir+"/layout")
-	testenv.Run(t, "chown", "0:0", dir, dir+"/config.json")
-	testenv.Run(t, "chown", "-R", "200000:200000", dir+"/rootfs")
-	if err := os.Lchown(filepath.Join(dir, "rootfs/mine"), 201000, 201000); err != nil {
-		t.Fatal(err)
+	if err := unix.Stat(dir, &st); err != nil || st.Mode&0o777 != 0o710 || st.Uid != 0 || st.Gid != 200000 {
+		t.Errorf("the bundle is %d:%d's with mode %o, %v", st.Uid, st.Gid, st.Mode, err)
 	}
+	letIn(t, filepath.Dir(dir))
 	setArgs(t, dir, "stat", "-c", "%u", "/mine")
-	out := testenv.Run(t, testenv.Command(t, "tare-runtime"), "--root", t.TempDir(), "run", "--bundle", dir, testenv.Name(t))
-	if out != "1000\n" {
-		t.Errorf("in the container it is %q's", out)
+	for _, runtime := range []string{testenv.Command(t, "tare-runtime"), testenv.Tool(t, "runc")} {
+		out := testenv.Run(t, runtime, "--root", t.TempDir(), "run", "--bundle", dir, testenv.Name(t))
+		if out != "1000\n" {
+			t.Errorf("%s: in the container it is %q's", runtime, out)
+		}
 	}
 	o.UIDMap[0].Size = 10
 	err := e.Unpack(t.Context(), "oci:"+from+":latest", filepath.Join(t.TempDir(), "b"), o)

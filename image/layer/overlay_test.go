@@ -81,11 +81,9 @@ func dropLinkedNames(line string) string {
 	return line
 }
 
-// TestOverlayImage: the medium image as an overlay mount is what it is unpacked flat.
-func TestOverlayImage(t *testing.T) {
-	image := testImage(t, "medium")
-	flat := t.TempDir()
-	applyImage(t, image, flat)
+// overlayImage compares the overlay mount of an image's layers with what it is unpacked flat.
+func overlayImage(t *testing.T, image, flat string) {
+	t.Helper()
 	layers, _ := imageLayers(t, image)
 	var blobs []func() (io.ReadCloser, error)
 	for _, l := range layers {

@@ -35,6 +35,9 @@ func imageLayers(t testing.TB, dir string) (layers []ocispec.Descriptor, diffIDs
 	var manifest ocispec.Manifest
 	var config ocispec.Image
 	read("index.json", &index)
+	for index.Manifests[0].MediaType == ocispec.MediaTypeImageIndex {
+		read(blob(index.Manifests[0].Digest), &index)
+	}
 	read(blob(index.Manifests[0].Digest), &manifest)
 	read(blob(manifest.Config.Digest), &config)
 	return manifest.Layers, config.RootFS.DiffIDs
@@ -61,33 +64,38 @@ func applyImage(t testing.TB, image, dir string) {
 	}
 }
 
-// TestImagesAsUmociUnpacksThem compares whole unpacked images with what umoci makes of them, name by name.
-func TestImagesAsUmociUnpacksThem(t *testing.T) {
-	for _, name := range []string{"small", "medium", "manyfiles"} {
-		t.Run(name, func(t *testing.T) {
-			image := testImage(t, name)
-			ours, bundle := t.TempDir(), filepath.Join(t.TempDir(), "bundle")
-			applyImage(t, image, ours)
-			testenv.Run(t, testenv.Tool(t, "umoci"), "unpack", "--image", image+":latest", bundle)
-			testenv.SameTree(t, testenv.Tree(t, ours), testenv.Tree(t, filepath.Join(bundle, "rootfs")), "ours", "umoci's")
+// TestImages unpacks each test image flat, and compares that, name by name, with what umoci makes of the image, with the
+// overlay mount of its layers, and each of its layers with what GNU tar makes of it. The image zstd has the archives of medium
+// in another wrapping, which umoci cannot read: its tree is medium's.
+func TestImages(t *testing.T) {
+	var medium map[string]string
+	for name, tag := range map[string]string{"small": "latest", "medium": "latest", "manyfiles": "latest", "multiarch": "amd64"} {
+		image := testImage(t, name)
+		ours := t.TempDir()
+		applyImage(t, image, ours)
+		tree := testenv.Tree(t, ours)
+		if name == "medium" {
+			medium = tree
+		}
+		t.Run(name+" as umoci", func(t *testing.T) {
+			bundle := filepath.Join(t.TempDir(), "bundle")
+			testenv.Run(t, testenv.Tool(t, "umoci"), "unpack", "--image", image+":"+tag, bundle)
+			testenv.SameTree(t, tree, testenv.Tree(t, filepath.Join(bundle, "rootfs")), "ours", "umoci's")
 		})
+		t.Run(name+" as overlay", func(t *testing.T) { overlayImage(t, image, ours) })
+		t.Run(name+" as tar", func(t *testing.T) { layersAsTar(t, image) })
 	}
+	t.Run("zstd", func(t *testing.T) {
+		ours := t.TempDir()
+		applyImage(t, testImage(t, "zstd"), ours)
+		testenv.SameTree(t, testenv.Tree(t, ours), medium, "zstd", "gzip")
+	})
 }
 
-// TestZstdImage: the same tar archives in another wrapping must give the same tree.
-func TestZstdImage(t *testing.T) {
-	gz, zst := testImage(t, "medium"), testImage(t, "zstd")
-	a, b := t.TempDir(), t.TempDir()
-	applyImage(t, gz, a)
-	applyImage(t, zst, b)
-	testenv.SameTree(t, testenv.Tree(t, b), testenv.Tree(t, a), "zstd", "gzip")
-}
-
-// TestLayersAsTarUnpacksThem compares each layer of the medium image by itself with what GNU tar makes of it. tar knows
-// nothing of whiteouts, so ours is given the layer in the one form in which it has nothing to hide, and tar's files named
-// as whiteouts are removed.
-func TestLayersAsTarUnpacksThem(t *testing.T) {
-	image := testImage(t, "medium")
+// layersAsTar compares each layer of an image by itself with what GNU tar makes of it. tar knows nothing of whiteouts, so
+// ours is given the layer in the one form in which it has nothing to hide, and tar's files named as whiteouts are removed.
+func layersAsTar(t *testing.T, image string) {
+	t.Helper()
 	layers, _ := imageLayers(t, image)
 	for _, l := range layers {
 		ours, theirs := t.TempDir(), t.TempDir()
