@@ -1,5 +1,7 @@
 package cgroup
 
+import "github.com/tare-oci/tare/runtime/rdt"
+
 // Stats is what a container uses, in the shape in which runc's events prints it and in which engines read it: the names are version 1's.
 // Times are in nanoseconds, sizes in bytes; no limit is 1<<64-1, except for processes, where it is 0.
 type Stats struct {
@@ -9,8 +11,9 @@ type Stats struct {
 	Pids    PidsStats              `json:"pids"`
 	Blkio   BlkioStats             `json:"blkio"`
 	Hugetlb map[string]HugetlbStat `json:"hugetlb"` // by page size
-	// IntelRdt and NetworkInterfaces are there because runc has them: there is nothing to tell.
-	IntelRdt          struct{}   `json:"intel_rdt"`
+	// IntelRdt is empty here, and filled in by who knows the container's class.
+	IntelRdt rdt.Stats `json:"intel_rdt"`
+	// NetworkInterfaces is there because runc has it: there is nothing to tell.
 	NetworkInterfaces []struct{} `json:"network_interfaces"`
 }
 

@@ -37,6 +37,13 @@ func (w *Watch) Stats() (*cgroup.Stats, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container %q: %w", w.container.ID, err)
 	}
+	if class := w.container.Resctrl; class != nil {
+		shares, err := class.Stats()
+		if err != nil {
+			return nil, fmt.Errorf("container %q: %w", w.container.ID, err)
+		}
+		s.IntelRdt = *shares
+	}
 	return s, nil
 }
 

@@ -1,6 +1,7 @@
 package rdt
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -201,4 +202,38 @@ func FuzzShares(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestStats(t *testing.T) {
+	x := fake(t)
+	g, err := create(x, &specs.LinuxIntelRdt{EnableMonitoring: true, L3CacheSchema: "L3:0=f"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"info/L3/cbm_mask": "fff\n", "info/L3/min_cbm_bits": "2\n", "info/L3/num_closids": "16\n", "info/MB/min_bandwidth": "10\n",
+		"c1/schemata": "    L3:0=00f;1=fff\n    MB:0=100;1= 20\n",
+		"c1/mon_groups/c1/mon_data/mon_L3_00/llc_occupancy": "4096\n", "c1/mon_groups/c1/mon_data/mon_L3_01/llc_occupancy": "Unavailable\n",
+		"c1/mon_groups/c1/mon_data/mon_L3_00/mbm_total_bytes": "70\n", "c1/mon_groups/c1/mon_data/mon_L3_00/mbm_local_bytes": "60\n",
+	} {
+		x.put(t, name, text)
+	}
+	got, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"l3_cache_info":{"cbm_mask":"fff","min_cbm_bits":2,"num_closids":16},"l3_cache_schema_root":"L3:0=fff","l3_cache_schema":"L3:0=00f;1=fff",` +
+		`"mem_bw_info":{"min_bandwidth":10},"mem_bw_schema":"MB:0=100;1= 20","mbm_stats":[{"mbm_total_bytes":70,"mbm_local_bytes":60}],` +
+		`"cmt_stats":[{"llc_occupancy":4096},{"llc_occupancy":0}]}`
+	if string(text) != want {
+		t.Errorf("got  %s\nwant %s", text, want)
+	}
+	x.put(t, "info/L3/num_closids", "many")
+	if _, err := g.Stats(); err == nil || !strings.Contains(err.Error(), "info/L3/num_closids") {
+		t.Errorf("a number that is none: %v", err)
+	}
 }
