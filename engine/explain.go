@@ -58,7 +58,7 @@ func explainBundle(dir, id string) (*plan.Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.CgroupFiles, f.Cgroups = lifecycle.CgroupFacts(machine, m.Paths())
+		lifecycle.CgroupFacts(f, m.Paths())
 	}
 	return plan.Compile(s, f)
 }

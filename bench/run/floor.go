@@ -102,7 +102,8 @@ func makeFloor(dir string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	facts.CgroupFiles, facts.Cgroups = lifecycle.CgroupFacts(machine, manager.Paths())
+	lifecycle.CgroupFacts(facts, manager.Paths())
+	facts.CgroupsBeside = false // one thing after the other
 	p, err := plan.Compile(s, facts)
 	if err != nil {
 		return "", err

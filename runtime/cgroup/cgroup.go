@@ -33,6 +33,10 @@ type Manager interface {
 	// (ErrFrozen). After an error nothing that Create made is left. What is wrong with a field of config.json is a *spec.FieldError.
 	// pid is the container's process where there is a Unit, else 0.
 	Create(ctx context.Context, r *specs.LinuxResources, pid int) error
+	// Prepare may come before, where the process is to join cgroups that Create makes beside it. It makes the cgroup that the process is born
+	// in, if there is one and it needs no other (Dir), and finds what is wrong with r. Destroy removes what Prepare made, also when Create
+	// has failed.
+	Prepare(ctx context.Context, r *specs.LinuxResources) (made bool, err error)
 	// Unit is the systemd unit that goes with the cgroups, or "". systemd makes none without a process: the container's begins outside, and
 	// waits for Create to move it, instead of joining through JoinFiles and Dir.
 	Unit() string

@@ -25,6 +25,10 @@ func (m *none) Create(_ context.Context, r *specs.LinuxResources, _ int) error {
 	return planFor(r, onV2).none(m.why)
 }
 
+func (m *none) Prepare(ctx context.Context, r *specs.LinuxResources) (made bool, err error) {
+	return false, m.Create(ctx, r, 0)
+}
+
 // none says why the plan's first setting cannot be had, if it has one that does something.
 func (p *plan) none(why string) error {
 	if p.err != nil {

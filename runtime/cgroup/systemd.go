@@ -146,6 +146,12 @@ func (m *systemd) Create(ctx context.Context, r *specs.LinuxResources, pid int) 
 	return err
 }
 
+// Prepare has nothing to make: systemd makes a cgroup around a process.
+func (m *systemd) Prepare(_ context.Context, r *specs.LinuxResources) (made bool, err error) {
+	_, err = m.limits(r, true)
+	return false, err
+}
+
 // ioAccounting is the name of a property that systemd renamed with version 2.
 func (m *systemd) ioAccounting() string {
 	if m.machine.CgroupMode == host.CgroupV2 {

@@ -45,6 +45,7 @@ type v1 struct {
 	unified      *v2  // nil unless hybrid
 	unprivileged bool // the kernel gives us no device that others keep from us, and may not let us say so
 	theirs       bool // systemd makes what it knows of, and has put a process there
+	begun        bool // the unified one is made
 }
 
 // all are the groups with the unified one.
@@ -90,12 +91,43 @@ func (m *v1) plan(r *specs.LinuxResources) *plan {
 
 func (m *v1) Unit() string { return "" }
 
-func (m *v1) Create(ctx context.Context, r *specs.LinuxResources, _ int) (err error) {
+// check translates what r says.
+func (m *v1) check(r *specs.LinuxResources) (*plan, []deviceRule, error) {
 	plan := m.plan(r)
 	if plan.err != nil {
-		return plan.err
+		return nil, nil, plan.err
 	}
 	devices, err := m.deviceRules(r)
+	return plan, devices, err
+}
+
+// Prepare makes the unified cgroup.
+func (m *v1) Prepare(ctx context.Context, r *specs.LinuxResources) (made bool, err error) {
+	if _, _, err := m.check(r); err != nil {
+		return false, err
+	}
+	if m.unified == nil {
+		return false, nil
+	}
+	here, err := m.createUnified()
+	if err != nil {
+		removeMade(here)
+		return false, wrapped(err)
+	}
+	m.begun = true
+	return true, nil
+}
+
+func (m *v1) createUnified() (made []string, err error) {
+	made, err = mkdirAll(m.unified.root, m.unified.dir)
+	if err == nil && len(made) == 0 {
+		err = m.unified.takeOver()
+	}
+	return made, err
+}
+
+func (m *v1) Create(ctx context.Context, r *specs.LinuxResources, _ int) (err error) {
+	plan, devices, err := m.check(r)
 	if err != nil {
 		return err
 	}
@@ -103,6 +135,9 @@ func (m *v1) Create(ctx context.Context, r *specs.LinuxResources, _ int) (err er
 	defer func() {
 		if err != nil {
 			removeMade(made)
+			if m.begun {
+				m.groups = nil // what is left to destroy is Prepare's
+			}
 			err = wrapped(err)
 		}
 	}()
@@ -118,12 +153,9 @@ func (m *v1) Create(ctx context.Context, r *specs.LinuxResources, _ int) (err er
 		}
 		fresh = fresh || len(here) > 0 && g.has("devices")
 	}
-	if m.unified != nil {
-		here, err := mkdirAll(m.unified.root, m.unified.dir)
+	if m.unified != nil && !m.begun {
+		here, err := m.createUnified()
 		made = append(made, here...)
-		if err == nil && len(here) == 0 {
-			err = m.unified.takeOver()
-		}
 		if err != nil {
 			return err
 		}

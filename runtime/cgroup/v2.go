@@ -67,6 +67,14 @@ func (m *v2) Create(ctx context.Context, r *specs.LinuxResources, _ int) (err er
 	return plan.apply(m.controllerDir)
 }
 
+// Prepare has nothing to make: a process is born in its cgroup, with all limits.
+func (m *v2) Prepare(_ context.Context, r *specs.LinuxResources) (made bool, err error) {
+	if _, err = m.deviceRules(r); err == nil {
+		err = planFor(r, onV2).err
+	}
+	return false, err
+}
+
 func (m *v2) deviceRules(r *specs.LinuxResources) ([]deviceRule, error) {
 	if r == nil {
 		return deviceRules(nil)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tare-oci/tare/runtime/criu"
 	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/plan"
 	"github.com/tare-oci/tare/runtime/spec"
 )
 
@@ -336,8 +337,9 @@ func cgroupSource(f host.Facts, paths map[string]string, namespace bool, at stri
 		}
 		return paths[""]
 	}
-	_, dirs := CgroupFacts(f, paths)
-	for _, d := range dirs {
+	facts := plan.Facts{Host: f}
+	CgroupFacts(&facts, paths)
+	for _, d := range facts.Cgroups {
 		if d.Name == filepath.Base(at) {
 			return d.Path
 		}

@@ -154,7 +154,7 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.settle(ctx); err != nil {
 		return nil, err
 	}
-	if err := m.moveDevices(ctx); err != nil {
+	if err := m.equip(ctx); err != nil {
 		return nil, err
 	}
 	if err := m.provide(); err != nil {
@@ -313,7 +313,7 @@ func (m *making) start(wait bool) (err error) {
 		}
 	}()
 	var dir *os.File
-	src.cgroups, dir, err = cgroupEntrance(m.cgroup)
+	src.cgroups, dir, err = m.cgroupEntrance()
 	opened = append(opened, src.cgroups...)
 	if err != nil {
 		return err

@@ -6,12 +6,15 @@
 // what the program is started with, state on disk, and waiting.
 //
 //	parent                                 child
+//	compile
 //	reserve ROOT/ID, write state.json
-//	make control groups ‖ compile
+//	make control groups                    (version 2, or with a user namespace)
 //	fork ───────────────────────────────▶
 //	id maps             ◀── asks for them  (a new user namespace)
 //	wait                ◀────── pid, ends  (its child goes on, in a pid namespace it could not enter)
-//	write state.json (pid)                 mounts, devices
+//	make control groups                    mounts
+//	go ─────────────────────────────────▶  join them (version 1), devices
+//	write state.json (pid)
 //	oom score, limits
 //	prestart, createRuntime  ◀─── hooks?  (only where there are any)
 //	go ─────────────────────────────────▶  createContainer hooks

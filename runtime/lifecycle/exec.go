@@ -152,7 +152,7 @@ func (x *execution) configure() (err error) {
 		return err
 	}
 	if f.AwaitCgroup = x.attached(); x.cgroup != nil && !f.AwaitCgroup {
-		f.CgroupFiles, _ = CgroupFacts(x.machine, x.cgroup.Paths())
+		CgroupFacts(f, x.cgroup.Paths())
 		if x.joinsItself {
 			f.CgroupFiles = 1
 		}

@@ -22,7 +22,7 @@ import (
 // moves it to control groups that it cannot join by itself, gives a new user
 // namespace its maps, and learns the child that goes on.
 func (m *making) settle(ctx context.Context) error {
-	if err := m.confine(ctx); err != nil {
+	if err := m.moveToUnit(ctx); err != nil {
 		return err
 	}
 	if m.plan.Maps != nil {

@@ -28,20 +28,20 @@ func (m *making) newCgroup() (err error) {
 	return err
 }
 
-// confine makes the control groups, before the process where it joins them by
-// itself, else when it waits for that.
-func (m *making) confine(ctx context.Context) error {
-	if waits := m.cgroup.Unit() != ""; waits != (m.pid != 0) {
-		return nil
-	} else if waits {
-		if err := m.expect(ctx, plan.SaysBegun); err != nil {
-			return err
-		}
+// confine makes the control groups before the process, or as much of them as
+// has to be there where the rest is made beside it.
+func (m *making) confine(ctx context.Context) (err error) {
+	if m.plan.AwaitsCgroups() {
+		m.made, err = m.cgroup.Prepare(ctx, m.firstLimits())
+		return err
 	}
+	return m.makeCgroups(ctx)
+}
+
+func (m *making) makeCgroups(ctx context.Context) error {
 	err := m.cgroup.Create(ctx, m.firstLimits(), m.pid)
-	m.made = err == nil // else Create has removed what it made, and the rest is another's
-	if err == nil && m.pid != 0 {
-		err = m.release()
+	if err == nil {
+		m.made = true // else Create has removed what it made, and the rest is another's
 	}
 	return err
 }
@@ -72,9 +72,46 @@ func (m *making) lastLimits(ctx context.Context) error {
 	return m.cgroup.Set(ctx, &specs.LinuxResources{Pids: m.spec.Linux.Resources.Pids})
 }
 
+// moveToUnit has systemd make a control group around the process, which waits
+// for that before it does anything.
+func (m *making) moveToUnit(ctx context.Context) error {
+	if m.cgroup.Unit() == "" {
+		return nil
+	}
+	if err := m.expect(ctx, plan.SaysBegun); err != nil {
+		return err
+	}
+	return m.admit(ctx)
+}
+
+// equip gives the process what it waits for, in the order in which it does:
+// network devices, and control groups.
+func (m *making) equip(ctx context.Context) error {
+	if err := m.moveDevices(ctx); err != nil {
+		return err
+	}
+	return m.confineBeside(ctx)
+}
+
+// confineBeside makes the control groups that the process joins when it is
+// ready for them. It has so much to do until then that it seldom waits.
+func (m *making) confineBeside(ctx context.Context) error {
+	if m.cgroup.Unit() != "" || !m.plan.AwaitsCgroups() {
+		return nil
+	}
+	return m.admit(ctx)
+}
+
+func (m *making) admit(ctx context.Context) error {
+	if err := m.makeCgroups(ctx); err != nil {
+		return err
+	}
+	return m.release()
+}
+
 // cgroupPlan says how the process comes into its control groups.
 func (m *making) cgroupPlan(f *plan.Facts) {
-	f.CgroupFiles, f.Cgroups = CgroupFacts(m.facts, m.cgroup.Paths())
+	CgroupFacts(f, m.cgroup.Paths())
 	if m.cgroup.Unit() != "" {
 		f.CgroupFiles, f.AwaitCgroup = 0, true
 	}
@@ -82,13 +119,16 @@ func (m *making) cgroupPlan(f *plan.Facts) {
 
 // cgroupEntrance opens the ways into the control groups: files to write to, and
 // a directory to be born in.
-func cgroupEntrance(m cgroup.Manager) (files []*os.File, dir *os.File, err error) {
-	if m.Unit() != "" {
+func (m *making) cgroupEntrance() (files []*os.File, dir *os.File, err error) {
+	if m.cgroup.Unit() != "" {
 		return nil, nil, nil
 	}
-	if files, err = m.JoinFiles(); err == nil {
-		dir, err = m.Dir()
+	if !m.plan.AwaitsCgroups() {
+		if files, err = m.cgroup.JoinFiles(); err != nil {
+			return nil, nil, err
+		}
 	}
+	dir, err = m.cgroup.Dir()
 	return files, dir, err
 }
 
@@ -100,24 +140,26 @@ func (m *making) ending() string {
 	return ""
 }
 
-// CgroupFacts says how many version 1 hierarchies a container's process joins,
-// and which directories are its control group, for the paths of one. Where it
-// has none it stays in ours.
-func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.CgroupDir) {
+// CgroupFacts says which version 1 hierarchies a container's process joins, and
+// which directories are its control group, for the paths of one. Where it has
+// none it stays in ours.
+func CgroupFacts(f *plan.Facts, paths map[string]string) {
 	var own map[string]string
 	dirOf := func(key string) string {
 		if paths[key] != "" {
 			return paths[key]
 		}
 		if own == nil {
-			own = cgroup.Own(f)
+			own = cgroup.Own(f.Host)
 		}
 		return own[key]
 	}
-	if f.CgroupMode == host.CgroupV2 {
-		return 0, []plan.CgroupDir{{Path: dirOf("")}}
+	if f.Host.CgroupMode == host.CgroupV2 {
+		f.Cgroups = []plan.CgroupDir{{Path: dirOf("")}}
+		return
 	}
-	for _, h := range f.Hierarchies {
+	f.CgroupsBeside = true
+	for _, h := range f.Host.Hierarchies {
 		d, key := plan.CgroupDir{Name: path.Base(h.Mountpoint)}, "name="+h.Name
 		for _, c := range h.Controllers {
 			key = c
@@ -125,13 +167,12 @@ func CgroupFacts(f host.Facts, paths map[string]string) (files int, dirs []plan.
 				d.Aliases = append(d.Aliases, c)
 			}
 		}
-		if paths[key] != "" {
-			files++
+		if d.Joins = paths[key] != ""; d.Joins {
+			f.CgroupFiles++
 		}
 		d.Path = dirOf(key)
-		dirs = append(dirs, d)
+		f.Cgroups = append(f.Cgroups, d)
 	}
-	return files, dirs
 }
 
 // Update changes the limits of a container that has not stopped, and its shares

@@ -51,7 +51,7 @@ func (s Store) Restore(ctx context.Context, o CreateOptions, from CheckpointOpti
 		}
 		err = m.undo(err)
 	}()
-	if err := m.confine(ctx); err != nil {
+	if err := m.makeCgroups(ctx); err != nil {
 		return nil, err
 	}
 	if err := m.makeClass(); err != nil {

@@ -51,6 +51,7 @@ type compiler struct {
 	startState, hookNull        FD
 
 	idle bool       // there is no process to run
+	isIn bool       // the process has joined the control groups that are made beside it
 	late []lateMark // wait until everything below is mounted
 }
 
@@ -147,7 +148,7 @@ func (c *compiler) files() {
 	if c.spec.Process.Terminal {
 		c.cons = c.file("console", File{Kind: Console, Field: "process.terminal"})
 	}
-	for i := range c.facts.CgroupFiles {
+	for i := range c.cgroupFiles() {
 		c.groups = append(c.groups, c.file(fmt.Sprintf("cgroup %d", i), File{Kind: Cgroup, Index: i, Field: "linux.cgroupsPath"}))
 	}
 	c.hookDescriptors()
@@ -158,10 +159,10 @@ func (c *compiler) begin() {
 	trees := c.parentTrees()
 	c.step("", hold{First: len(c.plan.Files), Dumpable: c.dumpable()})
 	if c.facts.AwaitCgroup {
-		c.step("linux.cgroupsPath", awaitCgroup{c.sync})
+		c.step("linux.cgroupsPath", awaitCgroup{c.sync, true})
 	}
 	for _, g := range c.groups {
-		c.step("linux.cgroupsPath", joinCgroup{g})
+		c.step("linux.cgroupsPath", joinCgroup{Tasks: g})
 	}
 	c.procfs(false)
 	if c.fresh&linux.CLONE_NEWTIME != 0 {

@@ -50,10 +50,10 @@ func (c *compiler) outside() {
 	}
 	c.step("", hold{First: len(c.plan.Files)})
 	if c.facts.AwaitCgroup {
-		c.step("linux.cgroupsPath", awaitCgroup{c.sync})
+		c.step("linux.cgroupsPath", awaitCgroup{c.sync, true})
 	}
 	for _, g := range c.groups {
-		c.step("linux.cgroupsPath", joinCgroup{g})
+		c.step("linux.cgroupsPath", joinCgroup{Tasks: g})
 	}
 	c.procfs(false)
 	p := c.spec.Process

@@ -46,6 +46,9 @@ type Facts struct {
 	Resctrl string
 	// CgroupFiles is the number of version 1 hierarchies the process joins.
 	CgroupFiles int
+	// CgroupsBeside says that the parent can make those groups while the process
+	// does what needs none of them; it then joins them by their paths.
+	CgroupsBeside bool
 	// AwaitCgroup makes the process wait until the parent has moved it to its
 	// control groups.
 	AwaitCgroup bool
@@ -83,6 +86,8 @@ type CgroupDir struct {
 	Aliases []string
 	// Path is the directory on the host.
 	Path string
+	// Joins says that the process joins it. It is in the others already.
+	Joins bool
 }
 
 // absolute is a path of the configuration as seen from the bundle.

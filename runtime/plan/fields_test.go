@@ -11,7 +11,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/tare-oci/tare/runtime/host"
 	"github.com/tare-oci/tare/runtime/linux"
 	"github.com/tare-oci/tare/runtime/plan"
 )
@@ -119,11 +118,7 @@ func setFacts(t *testing.T, s *specs.Spec, f *plan.Facts, word string) {
 	t.Helper()
 	switch word {
 	case "v1":
-		f.Host.CgroupMode, f.Host.Unified = host.CgroupV1, nil
-		f.CgroupFiles, f.Cgroups = 2, []plan.CgroupDir{
-			{Name: "cpu,cpuacct", Aliases: []string{"cpu", "cpuacct"}, Path: "/sys/fs/cgroup/cpu,cpuacct/test"},
-			{Name: "memory", Path: "/sys/fs/cgroup/memory/test"},
-		}
+		version1(f)
 	case "userns":
 		newUser(s, specs.LinuxIDMapping{ContainerID: 0, HostID: 100000, Size: 65536})
 	case "rootless": // without any capability

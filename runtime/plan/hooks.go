@@ -123,6 +123,17 @@ func (p *Plan) WaitsForHooks() bool {
 	return false
 }
 
+// AwaitsCgroups says whether the process is started before its control groups
+// are there, and waits for its parent to make them.
+func (p *Plan) AwaitsCgroups() bool {
+	for _, s := range p.Steps {
+		if _, ok := s.Op.(awaitCgroup); ok {
+			return true
+		}
+	}
+	return false
+}
+
 // failed is how the failure of the hook is announced, as runc does.
 func (o runHook) failed() string { return fmt.Sprintf("error running %s hook #%d", o.Kind, o.Index) }
 

@@ -44,9 +44,13 @@ func (c *compiler) mounts() {
 		case m.Type == "sysfs" && c.foreignNetwork():
 			c.bindSysfs(m)
 		default:
+			if m.Type == "cgroup2" {
+				c.joinCgroups() // its root is the group that we are in, or the namespace's
+			}
 			c.newMount(m)
 		}
 	}
+	c.joinCgroups()
 }
 
 func (m mount) isBind() bool { return isBind(m.Mount, m.options) }

@@ -5,6 +5,48 @@ import (
 	"github.com/tare-oci/tare/runtime/linux"
 )
 
+// joinsBeside says that the process runs before its control groups are there. Its
+// own mount namespace shows them where the host's does, and it has the rights to
+// join them as long as it is in the host's user namespace.
+func (c *compiler) joinsBeside() bool {
+	return c.facts.CgroupsBeside && c.facts.CgroupFiles > 0 && !c.fromHost() && c.joined[linux.CLONE_NEWNS] == ""
+}
+
+// cgroupFiles is how many groups the process joins through descriptors that it
+// is started with.
+func (c *compiler) cgroupFiles() int {
+	if !c.exec && c.joinsBeside() {
+		return 0
+	}
+	return c.facts.CgroupFiles
+}
+
+// joinCgroups brings the process into control groups that were made beside it,
+// as late as can be: before they are to be seen, and before anything runs that
+// is not ours.
+func (c *compiler) joinCgroups() {
+	if c.isIn || !c.joinsBeside() {
+		return
+	}
+	c.isIn = true
+	const field = "linux.cgroupsPath"
+	c.step(field, awaitCgroup{c.sync, false})
+	for _, g := range c.facts.Cgroups {
+		if g.Joins {
+			c.step(field, joinCgroup{Path: g.Path})
+		}
+	}
+	c.ownCgroups()
+}
+
+// ownCgroups makes the control group namespace, whose root is the group that
+// the process is in by now.
+func (c *compiler) ownCgroups() {
+	if c.fresh&linux.CLONE_NEWCGROUP != 0 {
+		c.step("linux.namespaces", unshare{linux.CLONE_NEWCGROUP})
+	}
+}
+
 // cgroupMount shows control groups. They are bound from the host's mounts,
 // which have the same content as new ones and need fewer calls; and a new mount
 // of version 2 would change the options of the host's (nsdelegate and its like
@@ -61,6 +103,7 @@ func (c *compiler) cgroup1(m mount) {
 	c.step(m.field, mountFS{Type: "tmpfs", Source: "tmpfs", Data: []string{"mode=755"}, Label: c.contextOf("tmpfs"),
 		Attr: attr &^ readonly, Out: dir})
 	c.step(m.field, moveMount{Mount: dir, To: c.target(m.field+".destination", m.dest, true), Keep: true})
+	c.joinCgroups()
 	for _, g := range c.facts.Cgroups {
 		tree := c.newFD("cgroup " + g.Name)
 		c.step(m.field, openTree{g.Path, false, tree})

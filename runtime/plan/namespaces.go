@@ -108,8 +108,8 @@ func (c *compiler) settle(joins []Step) {
 	case rest != 0:
 		c.step(field, unshare{rest})
 	}
-	if c.fresh&linux.CLONE_NEWCGROUP != 0 {
-		c.step(field, unshare{linux.CLONE_NEWCGROUP})
+	if !c.joinsBeside() {
+		c.ownCgroups()
 	}
 }
 

@@ -61,18 +61,33 @@ func (o awaitDevices) String() string { return fmt.Sprintf("wait for network dev
 
 func (o awaitDevices) lower(l *lowering) { l.ask(o.Sync, SaysDevices) }
 
-// awaitCgroup waits until the parent has moved the process to its control groups.
-type awaitCgroup struct{ Sync FD }
+// awaitCgroup waits until the parent has made the control groups. It says so
+// where the parent waits for that, to move the process there.
+type awaitCgroup struct {
+	Sync FD
+	Says bool
+}
 
 func (o awaitCgroup) String() string { return fmt.Sprintf("wait for control groups from %v", o.Sync) }
 
-func (o awaitCgroup) lower(l *lowering) { l.ask(o.Sync, SaysBegun) }
+func (o awaitCgroup) lower(l *lowering) {
+	if o.Says {
+		l.ask(o.Sync, SaysBegun)
+		return
+	}
+	l.await(o.Sync)
+}
 
-// ask says something to the parent and waits for its answer. A parent that is
-// gone answers with the end of the stream: then the process ends too, and
-// nothing of a half-made container stays.
+// ask says something to the parent and waits for its answer.
 func (l *lowering) ask(sync FD, what rune) {
 	l.b.Call("write", l.fd(sync), l.str(string(what)), program.Const(1))
+	l.await(sync)
+}
+
+// await waits until the parent lets the process go on. A parent that is gone
+// answers with the end of the stream: then the process ends too, and nothing of
+// a half-made container stays.
+func (l *lowering) await(sync FD) {
 	l.b.Call("read", l.fd(sync), l.b.Bytes(make([]byte, 8)), program.Const(1)).OnZero(program.Exit)
 }
 

@@ -44,17 +44,29 @@ func (l *lowering) prctl(option int, n uint64, addr ...program.Arg) program.Call
 	return l.b.Call("prctl", program.Const(option), arg, zero, zero, zero)
 }
 
-// joinCgroup moves the process into a version 1 control group through its open
-// tasks file. A thread that writes 0 moves itself, which spares the lock over
+// joinCgroup moves the process into a version 1 control group through its
+// tasks file, which is open or lies at a path. A thread that writes 0 moves itself, which spares the lock over
 // all thread groups that another process would need (kernel/cgroup/cgroup.c,
 // cgroup_procs_write_start).
-type joinCgroup struct{ Tasks FD }
+type joinCgroup struct {
+	Tasks FD
+	Path  string // of the group's directory, where Tasks is none
+}
 
-func (o joinCgroup) String() string { return fmt.Sprintf("join %v", o.Tasks) }
+func (o joinCgroup) String() string {
+	if o.Path != "" {
+		return fmt.Sprintf("join %q", o.Path)
+	}
+	return fmt.Sprintf("join %v", o.Tasks)
+}
 
 func (o joinCgroup) lower(l *lowering) {
-	l.b.Call("write", l.fd(o.Tasks), l.str("0"), program.Const(1))
-	l.close(l.fd(o.Tasks))
+	tasks := l.fd(o.Tasks)
+	if o.Path != "" {
+		tasks = l.b.Call("openat", l.fd(cwd), l.str(o.Path+"/tasks"), program.Const(linux.O_WRONLY|linux.O_CLOEXEC), program.Const(0)).Result()
+	}
+	l.b.Call("write", tasks, l.str("0"), program.Const(1))
+	l.close(tasks)
 }
 
 // setName sets the host name or the NIS domain name.

@@ -64,11 +64,7 @@ func TestGolden(t *testing.T) {
 			s := decode(t, data)
 			f := facts(s)
 			if strings.HasPrefix(name, "v1-") {
-				f.Host.CgroupMode, f.Host.Unified = host.CgroupV1, nil
-				f.CgroupFiles, f.Cgroups = 2, []plan.CgroupDir{
-					{Name: "cpu,cpuacct", Aliases: []string{"cpu", "cpuacct"}, Path: "/sys/fs/cgroup/cpu,cpuacct/test"},
-					{Name: "memory", Path: "/sys/fs/cgroup/memory/test"},
-				}
+				version1(f)
 			}
 			var out strings.Builder
 			p, err := plan.Compile(s, f)
@@ -79,6 +75,15 @@ func TestGolden(t *testing.T) {
 			}
 			golden(t, "testdata/"+name+".plan", out.String())
 		})
+	}
+}
+
+// version1 gives the container control groups of version 1.
+func version1(f *plan.Facts) {
+	f.Host.CgroupMode, f.Host.Unified = host.CgroupV1, nil
+	f.CgroupFiles, f.CgroupsBeside, f.Cgroups = 2, true, []plan.CgroupDir{
+		{Name: "cpu,cpuacct", Aliases: []string{"cpu", "cpuacct"}, Path: "/sys/fs/cgroup/cpu,cpuacct/test", Joins: true},
+		{Name: "memory", Path: "/sys/fs/cgroup/memory/test", Joins: true},
 	}
 }
 

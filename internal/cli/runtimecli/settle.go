@@ -3,7 +3,6 @@ package runtimecli
 import (
 	"os"
 	"runtime"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,16 +36,25 @@ const monitorSlack = "4000000" // nanoseconds
 // up every 20 µs to look for work that is stuck, on the very processor that we
 // or the container's process use: a fifth of all the time this command takes.
 //
-// It is the first thread that the runtime starts, so its id is the next after
-// the process's own, unless another process has just taken that; a thread of
-// this id that is ours is the monitor. Where anything here fails, nothing is
-// lost but the gain.
+// It is the first thread that the runtime starts, and the kernel lists threads
+// in the order they were started. Where anything here fails, nothing is lost but
+// the gain.
 func calmMonitor() {
-	tid := strconv.Itoa(os.Getpid() + 1)
-	if unix.Access("/proc/self/task/"+tid, unix.F_OK) != nil {
+	threads, err := unix.Open("/proc/self/task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return
 	}
-	fd, err := unix.Open("/proc/"+tid+"/timerslack_ns", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	defer unix.Close(threads)
+	var buf [1024]byte
+	n, err := unix.ReadDirent(threads, buf[:])
+	if err != nil {
+		return
+	}
+	_, _, ids := unix.ParseDirent(buf[:n], 2, nil) // ours, and the first other
+	if len(ids) < 2 {
+		return
+	}
+	fd, err := unix.Open("/proc/"+ids[1]+"/timerslack_ns", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}

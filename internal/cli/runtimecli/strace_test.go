@@ -132,7 +132,7 @@ func (b *bundle) explain(wait bool) *plan.Plan {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	f.CgroupFiles, f.Cgroups = lifecycle.CgroupFacts(machine, m.Paths())
+	lifecycle.CgroupFacts(f, m.Paths())
 	f.Wait = wait
 	p, err := plan.Compile(b.Spec, f)
 	if err != nil {
