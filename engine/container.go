@@ -17,6 +17,7 @@ import (
 
 	"github.com/tare-oci/tare/engine/bundle"
 	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/safepath"
 )
 
 // A record is what others have to know of a container: what it needs, and how
@@ -28,6 +29,21 @@ type record struct {
 	RunRoot string          `json:"runRoot"`
 	Runtime string          `json:"runtime,omitempty"`
 	Created time.Time       `json:"created"`
+	Keep    bool            `json:"keep,omitempty"` // the container stays when it has ended
+	Origin  origin          `json:"origin"`
+	Process process         `json:"process"`
+	Masked  []string        `json:"masked,omitempty"` // where something is mounted in it: no part of its files
+	Exit    *Exit           `json:"exit,omitempty"`   // once it has ended
+}
+
+// process is what a container was asked to run otherwise than its image says. A
+// commit makes it the new image's.
+type process struct {
+	Args       []string `json:"args,omitempty"`
+	Entrypoint []string `json:"entrypoint,omitzero"`
+	Env        []string `json:"env,omitempty"`
+	Workdir    string   `json:"workdir,omitempty"`
+	User       string   `json:"user,omitempty"`
 }
 
 const (
@@ -44,7 +60,15 @@ type container struct {
 	bundle string // the directory of what a reboot may take away
 	source *source
 	lowers []snapshot
+	record record
 }
+
+// What a container's directory has beside its record.
+const (
+	upperName = "upper" // what it changes, over its image
+	workName  = "work"  // overlayfs's
+	copyName  = "copy"  // all its files, where overlayfs cannot be had
+)
 
 func (c *container) file(name string) string { return c.bundle + "/" + name }
 
@@ -77,9 +101,14 @@ func (e *Engine) newContainer(ctx context.Context, o RunOptions) (c *container, 
 	if err != nil {
 		return nil, err
 	}
-	c = &container{owned: own, engine: e, id: o.ID, bundle: e.options.bundle(o.ID), source: src, lowers: lowers}
-	r := record{Version: recordVersion, Image: src.name, Chain: chain, RunRoot: e.options.RunRoot, Runtime: o.Runtime, Created: time.Now().UTC()}
-	if err = writeJSON(filepath.Join(c.path, recordName), r); err == nil {
+	c = &container{owned: own, engine: e, id: o.ID, bundle: e.options.bundle(o.ID), source: src, lowers: lowers, record: record{
+		Version: recordVersion, Image: src.name, Chain: chain, RunRoot: e.options.RunRoot, Runtime: o.Runtime, Created: time.Now().UTC(),
+		Process: process{o.Args, o.Entrypoint, o.Env, o.Workdir, o.User},
+	}}
+	if c.record.Origin, err = originOf(src.name, src.image); err == nil {
+		err = c.writeRecord()
+	}
+	if err == nil {
 		err = makeDir(filepath.Dir(c.bundle), 0o700)
 	}
 	if err == nil {
@@ -89,6 +118,15 @@ func (e *Engine) newContainer(ctx context.Context, o RunOptions) (c *container, 
 		return nil, fmt.Errorf("container %s: %w", c.id, errors.Join(err, c.removeAll()))
 	}
 	return c, nil
+}
+
+// writeRecord writes what others have to know of the container by now.
+func (c *container) writeRecord() error {
+	data, err := json.Marshal(c.record)
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(c.path, recordName), data)
 }
 
 func writeJSON(path string, v any) error {
@@ -134,7 +172,35 @@ func (c *container) configure(o RunOptions) error {
 	if err == nil {
 		err = writeJSON(c.file("config.json"), spec)
 	}
-	return err
+	if err == nil {
+		c.record.Masked, err = mountPoints(c.file("rootfs"), spec)
+	}
+	if err != nil {
+		return err
+	}
+	c.record.Keep = o.Keep // from here on: what is only half made is of no use to anybody
+	return c.writeRecord()
+}
+
+// mountPoints are the places of a root file system where something will be
+// mounted, through the symbolic links that it has now.
+func mountPoints(rootfs string, spec *specs.Spec) ([]string, error) {
+	root, err := safepath.OpenRoot(rootfs)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	var points []string
+	for _, m := range spec.Mounts {
+		point, err := root.Resolve(m.Destination)
+		if err != nil {
+			return nil, err
+		}
+		if point != "." {
+			points = append(points, point)
+		}
+	}
+	return points, nil
 }
 
 // cgroupsPath is that of a container, below the hierarchies' roots.
@@ -181,9 +247,19 @@ func (c *container) hostFiles(hostname, network string) ([]specs.Mount, error) {
 	return mounts, nil
 }
 
-// close ends the use of the container and removes all of it.
+// close ends the use of the container, and removes all of it unless it has ended
+// and is to be kept.
 func (c *container) close() error {
+	if c.record.Exit != nil && c.record.Keep {
+		return errors.Join(c.source.close(), c.lay())
+	}
 	return errors.Join(c.source.close(), c.removeAll())
+}
+
+// lay leaves of a container that has ended its files and its record.
+func (c *container) lay() error {
+	defer c.release()
+	return errors.Join(removeTree(c.bundle), removeTree(filepath.Join(c.path, workName)), c.writeRecord())
 }
 
 func (c *container) removeAll() error {
@@ -194,17 +270,7 @@ func (c *container) removeAll() error {
 func readRecord(dir string) (record, error) {
 	var r record
 	path := filepath.Join(dir, recordName)
-	st, err := os.Lstat(path)
-	if err == nil && st.Size() > maxRecordBytes {
-		err = fmt.Errorf("larger than %d bytes", maxRecordBytes)
-	}
-	var data []byte
-	if err == nil {
-		data, err = os.ReadFile(path)
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &r)
-	}
+	err := readJSONFile(path, &r)
 	if err == nil && r.Version != recordVersion {
 		err = fmt.Errorf("version %d, want %d", r.Version, recordVersion)
 	}
@@ -214,12 +280,19 @@ func readRecord(dir string) (record, error) {
 	return r, nil
 }
 
-// sweep removes what killed processes have left. What can't be removed now is
-// warned about and left to the next time.
+// sweep removes what killed processes have left, and buries kept containers
+// that they ran. What can't be removed now is warned about and left to the next
+// time.
 func (e *Engine) sweep(ctx context.Context) (containers []string, snapshots int) {
 	bury := func(o *owned) error {
-		containers = append(containers, filepath.Base(o.path))
-		return e.bury(ctx, o)
+		if atRest(o) {
+			return nil
+		}
+		kept, err := e.burySwept(ctx, o)
+		if !kept {
+			containers = append(containers, filepath.Base(o.path))
+		}
+		return err
 	}
 	err := eachDead(ctx, e.containersDir(), "", bury)
 	remove := func(o *owned) error {
@@ -233,8 +306,30 @@ func (e *Engine) sweep(ctx context.Context) (containers []string, snapshots int)
 	return containers, snapshots
 }
 
-// bury ends a container whose keeper was killed, and removes it.
-func (e *Engine) bury(ctx context.Context, o *owned) error {
+// atRest says that a container has ended in good order and is kept.
+func atRest(o *owned) bool {
+	r, err := readRecord(o.path)
+	return err == nil && r.Keep && r.Exit != nil
+}
+
+// burySwept ends a container whose keeper was killed. If it was to be kept, what
+// it has written is.
+func (e *Engine) burySwept(ctx context.Context, o *owned) (kept bool, err error) {
+	r, err := readRecord(o.path)
+	if err != nil || !r.Keep {
+		return false, e.bury(ctx, o, true)
+	}
+	if err := e.bury(ctx, o, false); err != nil {
+		return true, err
+	}
+	r.Exit = &Exit{Status: statusKilled, Finished: time.Now().UTC()}
+	c := container{owned: o, engine: e, bundle: Options{RunRoot: r.RunRoot}.bundle(filepath.Base(o.path)), record: r}
+	return true, c.lay()
+}
+
+// bury ends a container whose keeper is gone, and removes what there is of it
+// outside of its directory, and with all set that, too.
+func (e *Engine) bury(ctx context.Context, o *owned, all bool) error {
 	id := filepath.Base(o.path)
 	if checkID(id) != nil {
 		return o.remove() // none of ours
@@ -252,7 +347,7 @@ func (e *Engine) bury(ctx context.Context, o *owned) error {
 	if err := keeper.runtime().Delete(ctx, id, true); err != nil {
 		return err
 	}
-	if err := removeTree(keeper.bundle(id)); err != nil {
+	if err := removeTree(keeper.bundle(id)); err != nil || !all {
 		return err
 	}
 	return o.remove()

@@ -130,12 +130,21 @@ func classify(err error) error {
 	return err
 }
 
+// call has the program do something to a container.
+func (x external) call(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, x.program, append([]string{"--root", x.root()}, args...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("runtime: %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
 // delete ends a container and removes what the runtime has of it.
 func (x external) delete(ctx context.Context, id string) error {
 	if exists(filepath.Join(x.root(), id)) {
-		out, err := exec.CommandContext(ctx, x.program, "--root", x.root(), "delete", "--force", id).CombinedOutput()
+		err := x.call(ctx, "delete", "--force", id)
 		if err != nil && exists(filepath.Join(x.root(), id)) { // not gone by itself meanwhile
-			return fmt.Errorf("runtime: delete %s: %w: %s", id, err, bytes.TrimSpace(out))
+			return err
 		}
 	}
 	// A runtime whose container ends while it deletes it may leave the cgroup.

@@ -71,7 +71,11 @@ func (e *Engine) gc(ctx context.Context, o GCOptions) (report GCReport, err erro
 	if report.Snapshots, err = e.gcSnapshots(ctx, needed, o.DryRun); err != nil {
 		return report, err
 	}
-	blobs, err := e.images.GC(ctx, layout.GCOptions{DryRun: o.DryRun, PartialAge: o.PartialAge})
+	kept, err := e.keptImages()
+	if err != nil {
+		return report, err
+	}
+	blobs, err := e.images.GC(ctx, layout.GCOptions{Roots: kept, DryRun: o.DryRun, PartialAge: o.PartialAge})
 	report.Blobs, report.RemovedBytes = blobs.Removed, blobs.RemovedBytes
 	report.Partials += blobs.Partials
 	return report, err
@@ -80,7 +84,9 @@ func (e *Engine) gc(ctx context.Context, o GCOptions) (report GCReport, err erro
 // leftovers is sweep that leaves them.
 func (e *Engine) leftovers(ctx context.Context) (containers []string, snapshots int, err error) {
 	err = eachDead(ctx, e.containersDir(), "", func(o *owned) error {
-		containers = append(containers, filepath.Base(o.path))
+		if r, err := readRecord(o.path); err != nil || !r.Keep {
+			containers = append(containers, filepath.Base(o.path))
+		}
 		return nil
 	})
 	if err == nil {

@@ -25,6 +25,9 @@ import (
 // arguments.
 const childVar = "TARE_TEST_ENGINE_CHILD"
 
+// keepVar names the child's container, and has it kept.
+const keepVar = "TARE_TEST_ENGINE_KEEP"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(childVar) == "" {
 		os.Exit(m.Run())
@@ -46,7 +49,12 @@ func child(dir, image string, args []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return e.Run(context.Background(), RunOptions{Image: image, Args: args, Stdio: [3]*os.File{nil, os.Stdout, os.Stderr}})
+	if os.Getenv(childVar) == "repack" { // DIR, bundle and name
+		_, err := e.Repack(context.Background(), image, args[0], RepackOptions{})
+		return 0, err
+	}
+	id := os.Getenv(keepVar)
+	return e.Run(context.Background(), RunOptions{Image: image, ID: id, Keep: id != "", Args: args, Stdio: [3]*os.File{nil, os.Stdout, os.Stderr}})
 }
 
 // startChild starts a child whose output can be read.

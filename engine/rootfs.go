@@ -70,8 +70,11 @@ func (c *container) mountRootfs(ctx context.Context) (unmount func() error, err 
 	err = c.mountOverlay(rootfs)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENODEV) {
 		c.engine.options.Warn(fmt.Sprintf("%v: copying the image instead", err))
-		tree := filepath.Join(c.path, "copy")
+		tree := filepath.Join(c.path, copyName)
 		if err = flatten(ctx, c.source.image, c.source.layers, tree, applying{options: layer.Options{Devices: layer.DevicesCreate}}); err == nil {
+			err = writeRecord(ctx, tree, filepath.Join(c.path, recordFile))
+		}
+		if err == nil {
 			err = unix.Mount(tree, rootfs, "", unix.MS_BIND, "")
 		}
 	}
@@ -82,7 +85,7 @@ func (c *container) mountRootfs(ctx context.Context) (unmount func() error, err 
 }
 
 func (c *container) mountOverlay(rootfs string) error {
-	upper, work := filepath.Join(c.path, "upper"), filepath.Join(c.path, "work")
+	upper, work := filepath.Join(c.path, upperName), filepath.Join(c.path, workName)
 	for _, dir := range []string{upper, work} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
@@ -99,7 +102,7 @@ func (c *container) mountOverlay(rootfs string) error {
 		}
 	}
 	// The root directory that shows is that of upper.
-	if err := copyOwnerAndMode(lowers[0], upper); err != nil {
+	if err := copyAttributes(lowers[0], upper); err != nil {
 		return err
 	}
 	if err := mountOverlay(rootfs, lowers, upper, work); err != nil {
@@ -128,15 +131,18 @@ func mountOverlay(target string, lowers []string, upper, work string) (err error
 		return fmt.Errorf("chdir to own descriptors: %w", err)
 	}
 	defer func() { err = errors.Join(err, unix.Chdir("/")) }()
-	// Volatile (Linux 5.10): nothing of the upper layer is wanted after the
-	// container, so neither fsync in it nor the end of the mount, which would
-	// sync the whole file system below, has to wait for the disk.
+	// Volatile (Linux 5.10): nothing of the upper layer has to survive the
+	// machine's end, so neither fsync in it nor the end of the mount, which would
+	// sync the whole file system below, has to wait for the disk. Nor shall it note
+	// in the upper layer that something is to be found elsewhere, whatever the
+	// kernel's defaults: what a container has changed is what is there.
 	n := len(lowers)
-	options := "lowerdir=" + strings.Join(names[:n], ":") + ",upperdir=" + names[n] + ",workdir=" + names[n+1] + ",volatile"
+	options := "lowerdir=" + strings.Join(names[:n], ":") + ",upperdir=" + names[n] + ",workdir=" + names[n+1] + ",volatile,redirect_dir=off,metacopy=off,index=off"
 	return unix.Mount("overlay", target, "overlay", 0, options)
 }
 
-func copyOwnerAndMode(from, to string) error {
+// copyAttributes gives a directory another's owner, mode and times.
+func copyAttributes(from, to string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(from, &st); err != nil {
 		return &os.PathError{Op: "stat", Path: from, Err: err}
@@ -146,6 +152,9 @@ func copyOwnerAndMode(from, to string) error {
 	}
 	if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
 		return &os.PathError{Op: "chmod", Path: to, Err: err}
+	}
+	if err := unix.UtimesNano(to, []unix.Timespec{st.Atim, st.Mtim}); err != nil {
+		return &os.PathError{Op: "set times", Path: to, Err: err}
 	}
 	return nil
 }

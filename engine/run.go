@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -66,10 +67,14 @@ type RunOptions struct {
 	// Runtime is a program with runc's command line (runc or crun), by path or
 	// by name; empty is our own, in process.
 	Runtime string
+
+	// Keep keeps the container when it has ended, for Commit, Changes and
+	// RemoveContainer.
+	Keep bool
 }
 
 // Run runs an image in a new container, in the foreground, and removes the
-// container when it has ended. It returns the exit status of the container's
+// container when it has ended, unless it is to be kept. It returns the exit status of the container's
 // process, which is meaningless with an error; ExitStatus(err) is one for that.
 //
 // Signals are the container's once it runs; before, SIGINT, SIGTERM, SIGHUP and
@@ -91,6 +96,9 @@ func (e *Engine) Run(ctx context.Context, o RunOptions) (status int, err error) 
 			status, err = external{e.options.RunRoot, o.Runtime}.run(ctx, c.id, c.bundle, o, handOver)
 		} else {
 			status, err = e.foreground(ctx, c, o, handOver)
+		}
+		if err == nil {
+			c.record.Exit = &Exit{Status: status, Finished: time.Now().UTC()}
 		}
 		return commandError(err)
 	})
@@ -134,7 +142,7 @@ func interruptible(parent context.Context) (ctx context.Context, handOver, stop 
 }
 
 // withContainer makes a container, calls use on a thread that has its root file
-// system mounted, and removes the container.
+// system mounted, and closes it.
 func (e *Engine) withContainer(ctx context.Context, o RunOptions, use func(*container, RunOptions) error) (err error) {
 	if err := needRoot("run a container"); err != nil {
 		return err

@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/engine/bundle"
+	"github.com/tare-oci/tare/engine/transport"
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/image/layer"
 )
@@ -214,6 +216,7 @@ const rootfsName = "rootfs"
 // unpacked as it comes.
 func (e *Engine) fill(ctx context.Context, name, dir string, o UnpackOptions) (err error) {
 	unpacked := false
+	pulled := strings.TrimPrefix(name, transport.Location{Kind: transport.Registry}.String()) // where a pull leaves it
 	src, err := e.source(ctx, name, o.Platform, o.Pull, func(ctx context.Context, f *fetcher, img *image.Image) error {
 		if unpacked { // and pulled again, as something came damaged
 			if err := os.RemoveAll(filepath.Join(dir, rootfsName)); err != nil {
@@ -221,7 +224,7 @@ func (e *Engine) fill(ctx context.Context, name, dir string, o UnpackOptions) (e
 			}
 		}
 		unpacked = true
-		return f.ahead(ctx, img, func(ctx context.Context, from layers) error { return makeBundle(ctx, img, from, dir, o) })
+		return f.ahead(ctx, img, func(ctx context.Context, from layers) error { return makeBundle(ctx, pulled, img, from, dir, o) })
 	})
 	if err != nil {
 		return err
@@ -231,12 +234,12 @@ func (e *Engine) fill(ctx context.Context, name, dir string, o UnpackOptions) (e
 		return nil
 	}
 	from := layersWithForeign{src.layers, &foreign{allowed: o.Pull.Foreign}}
-	return makeBundle(ctx, src.image, from, dir, o)
+	return makeBundle(ctx, src.name, src.image, from, dir, o)
 }
 
-func makeBundle(ctx context.Context, img *image.Image, from layers, dir string, o UnpackOptions) error {
+func makeBundle(ctx context.Context, name string, img *image.Image, blobs layers, dir string, o UnpackOptions) error {
 	rootfs := filepath.Join(dir, rootfsName)
-	if err := flatten(ctx, img, from, rootfs, o.applying()); err != nil || o.RootfsOnly {
+	if err := flatten(ctx, img, blobs, rootfs, o.applying()); err != nil || o.RootfsOnly {
 		return err
 	}
 	options := bundle.Options{Hostname: "tare", KeptRootfs: true, Rootless: o.Rootless, UIDMappings: mappings(o.UIDMap), GIDMappings: mappings(o.GIDMap)}
@@ -251,7 +254,15 @@ func makeBundle(ctx context.Context, img *image.Image, from layers, dir string, 
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "config.json"), append(data, '\n'), 0o644)
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), append(data, '\n'), 0o644); err != nil {
+		return err
+	}
+	from, err := originOf(name, img)
+	if err != nil {
+		return err
+	}
+	from.Rootless, from.UIDMap, from.GIDMap = o.Rootless, o.UIDMap, o.GIDMap
+	return writeOrigin(ctx, dir, rootfs, from)
 }
 
 // mappings is an id map as config.json has it.

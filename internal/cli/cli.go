@@ -128,11 +128,11 @@ func (a *app) addVerbs(root *cobra.Command) {
 		id, title string
 		verbs     []*cobra.Command
 	}{
-		{"run", "Containers:", []*cobra.Command{a.runCommand(), a.explainCommand()}},
+		{"run", "Containers:", []*cobra.Command{a.runCommand(), a.psCommand(), a.rmCommand(), a.commitCommand(), a.explainCommand()}},
 		{"image", "Images:", []*cobra.Command{a.imagesCommand(), a.inspectCommand(), a.tagCommand(), a.unpackCommand(), a.rmiCommand(),
 			a.gcCommand(), a.fsckCommand()}},
 		{"transfer", "From place to place:", []*cobra.Command{a.pullCommand(), a.pushCommand(), a.copyCommand(), a.saveCommand(), a.loadCommand()}},
-		{"edit", "New images from old ones:", []*cobra.Command{a.configCommand(), a.mutateCommand(), a.newCommand(), a.indexCommand()}},
+		{"edit", "New images from old ones:", []*cobra.Command{a.repackCommand(), a.configCommand(), a.mutateCommand(), a.newCommand(), a.indexCommand()}},
 		{"contents", "Inside images:", []*cobra.Command{a.layersCommand(), a.lsCommand(), a.catCommand(), a.diffCommand()}},
 		{"registry", "Registries:", []*cobra.Command{
 			a.loginCommand(), a.logoutCommand(), a.tagsCommand(), a.reposCommand(), a.deleteCommand(),

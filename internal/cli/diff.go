@@ -18,24 +18,36 @@ import (
 func (a *app) diffCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use:   "diff [flags] IMAGE IMAGE",
-		Short: "Show what differs between two images",
-		Long: `Show what differs between two images, without unpacking them: what of their
+		Use:   "diff [flags] CONTAINER|BUNDLE | IMAGE IMAGE",
+		Short: "Show what has changed in a container or bundle, or differs between images",
+		Long: `Show which files a container has added (A), changed (C) and deleted (D), or what
+has changed in a bundle since tare unpack has made it.
+
+Of two images, show what differs between two images, without unpacking them: what of their
 configuration, and which files are added (A), changed (C) and deleted (D). Files
 are compared by content and attributes; that only a time is another counts with
 --times.
 
 ` + transportsHelp,
-		Example: `  tare diff debian:12 debian:12-slim
+		Example: `  tare diff web
+  tare diff ./bundle
+  tare diff debian:12 debian:12-slim
   tare diff app:v1 docker://registry.example.com/team/app:v2
   tare diff --format json app:v1 app:v2 | jq -r '.files[] | select(.kind == "A") | .path'`,
-		Args: arguments(2, 2, "IMAGE and IMAGE"),
+		Args: arguments(1, 2, "a CONTAINER, a BUNDLE, or IMAGE and IMAGE"),
 	}
 	times := cmd.Flags().Bool("times", false, "files that only have another time, too")
 	exitCode := cmd.Flags().Bool("exit-code", false, "end with status 1 if anything differs")
 	formatFlag(cmd, &format, "text", "json")
 	flags := a.declareContentsFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			n, err := a.treeDiff(cmd, args[0], format)
+			if err == nil && *exitCode && n > 0 {
+				err = exitError{status: 1}
+			}
+			return err
+		}
 		return flags.open(cmd, args, func(c []*engine.Contents) error {
 			changes, err := engine.CompareImages(cmd.Context(), c[0], c[1])
 			if err != nil {
@@ -55,6 +67,39 @@ are compared by content and attributes; that only a time is another counts with
 		})
 	}
 	return cmd
+}
+
+// treeDiff prints what has changed in a container or bundle, and says how much.
+func (a *app) treeDiff(cmd *cobra.Command, name, format string) (int, error) {
+	e, err := a.engine()
+	if err != nil {
+		return 0, err
+	}
+	defer e.Close()
+	changes, err := e.Changes(cmd.Context(), name, engine.ChangeOptions{})
+	if err != nil {
+		return 0, err
+	}
+	files := []treeChange{}
+	for _, c := range changes {
+		if c.Name != "." { // docker does not list it either
+			files = append(files, treeChange{c.Kind.String(), "/" + c.Name})
+		}
+	}
+	if format == "json" {
+		return len(files), printJSON(a.stdout, files)
+	}
+	out := bufio.NewWriter(a.stdout)
+	for _, c := range files {
+		fmt.Fprintf(out, "%s %s\n", c.Kind, printable(c.Path))
+	}
+	return len(files), out.Flush()
+}
+
+// treeChange is a changed file, for machines.
+type treeChange struct {
+	Kind string `json:"kind"`
+	Path string `json:"path"`
 }
 
 // imageDiff is what differs between two images.

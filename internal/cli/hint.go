@@ -16,6 +16,7 @@ import (
 	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/changeset"
 	"github.com/tare-oci/tare/image/layer"
 	"github.com/tare-oci/tare/runtime/host"
 )
@@ -44,6 +45,12 @@ func hints() []hint {
 		{as[*image.NoPlatformError], "choose one of these with --platform OS/ARCH"},
 		{is(image.ErrArtifact), "tare artifact pull writes its files to a directory; it is nothing that can be run"},
 		{is(image.ErrMismatch), "what the registry or the disk has is damaged or was changed; pull again, and if it stays so tell the registry's owner"},
+		{is(engine.ErrNoContainer), "tare ps -a lists the containers that are here; a bundle's directory is named with a slash, such as ./bundle"},
+		{is(engine.ErrRunning), "tare rm -f kills it first"},
+		{is(engine.ErrNoOrigin), "tare unpack IMAGE DIR makes one; bundles of other tools have no record of what was in them"},
+		{is(changeset.ErrMountPoint), "unmount it, or leave it out with --mask-path"},
+		{is(changeset.ErrChanging), "something writes there; stop that, and try again"},
+		{is(changeset.ErrWhiteoutName), "rename the file, or leave it out with --mask-path"},
 		{is(engine.ErrNoImage), "tare images lists what is here; tare pull IMAGE fetches what is not"},
 		{is(host.ErrKernelTooOld), "upgrade the kernel, or pull and unpack here and run elsewhere"},
 		{speaksHTTP, "this registry does not speak TLS; if that is meant to be, use --plain-http"},

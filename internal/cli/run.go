@@ -18,13 +18,14 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "Run a command in a new container",
 		Long: `Run a command in a new container, in the foreground: its output is tare's output,
 signals go to it, and its exit status becomes tare's. An image that is not here is
-pulled first. The container is removed when it has ended.
+pulled first. With --rm the container is removed when it has ended; otherwise tare
+ps -a shows it, tare diff and tare commit look into it, and tare rm removes it.
 
 Flags end at IMAGE; what follows is the command's. Exit statuses of tare itself are
 125 (the container could not be made), 126 (the command cannot be executed) and
 127 (there is no such command).`,
 		Example: `  tare run -it debian:12                        a shell
-  tare run alpine cat /etc/os-release           one command
+  tare run --rm alpine cat /etc/os-release      one command
   tare run -v /srv/data:/data:ro alpine ls      with files of this machine
   tare run -m 64m --cpus 0.5 --read-only alpine true
   tare run --runtime crun alpine true           with another OCI runtime

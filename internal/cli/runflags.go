@@ -55,7 +55,7 @@ func declareRunFlags(cmd *cobra.Command, letters bool) *runFlags {
 		s.StringVar(&f.entrypoint, "entrypoint", "", "run `COMMAND` in place of the image's entrypoint")
 		s.StringVar(&o.Hostname, "hostname", "", "host `name` in the container")
 		s.StringVar(&o.ID, "name", "", "`name` of the container")
-		s.BoolVar(&f.remove, "rm", true, "remove the container when it has ended; always so")
+		s.BoolVar(&f.remove, "rm", false, "remove the container when it has ended")
 	})
 	flagGroup(cmd, "Files", func(s *pflag.FlagSet) {
 		s.StringArrayVarP(&o.Volumes, "volume", letter("v"), nil, "show `DIR:PATH[:ro]` of this machine in the container")
@@ -95,6 +95,7 @@ func (f *runFlags) options(getenv func(string) string, args []string) (engine.Ru
 	o := f.o
 	o.Image, o.Args = args[0], args[1:]
 	o.MemoryBytes, o.MemorySwapBytes = int64(f.memory), int64(f.memorySwap.byteSize)
+	o.Keep = !f.remove
 	if f.set.Changed("entrypoint") {
 		o.Entrypoint = []string{}
 		if f.entrypoint != "" {
