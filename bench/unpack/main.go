@@ -89,7 +89,7 @@ func benchImage(ctx context.Context, work, fsType, image string, runs int) (err 
 	if err := os.Mkdir(target, 0o755); err != nil {
 		return err
 	}
-	if err := mountFresh(ctx, fsType, filepath.Join(dir, "ext4.img"), target); err != nil {
+	if err := measure.MountFresh(ctx, fsType, filepath.Join(dir, "ext4.img"), target); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(target, 0)) }()
@@ -102,30 +102,6 @@ func benchImage(ctx context.Context, work, fsType, image string, runs int) (err 
 		return err
 	}
 	fmt.Printf("unpack %s (%s)\n%s\n", filepath.Base(image), fsType, table)
-	return nil
-}
-
-// mountFresh mounts a new, empty file system.
-func mountFresh(ctx context.Context, fsType, file, target string) error {
-	const sizeBytes = 64 << 30 // sparse; more than all runs write
-	if fsType == "tmpfs" {
-		return unix.Mount("bench", target, "tmpfs", 0, "")
-	}
-	f, err := os.Create(file)
-	if err == nil {
-		err = errors.Join(f.Truncate(sizeBytes), f.Close())
-	}
-	if err != nil {
-		return err
-	}
-	for _, args := range [][]string{
-		{"mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", "4000000", file},
-		{"mount", "-o", "loop", file, target},
-	} {
-		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", args[0], err, out)
-		}
-	}
 	return nil
 }
 
