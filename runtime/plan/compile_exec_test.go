@@ -30,6 +30,9 @@ func TestGoldenExec(t *testing.T) {
 		{"exec-v1", "testdata/v1-default.json", ""},
 		{"exec-attributes", "testdata/default.json", "testdata/process/attributes.json"},
 		{"exec-docker", "../../test/engines/configs/docker-first.json", "../../test/engines/configs/docker-exec-process.json"},
+		{"exec-containerd", "../../test/engines/configs/containerd-first.json", "../../test/engines/configs/containerd-exec-process.json"},
+		{"exec-containerd-cri", "../../test/engines/configs/containerd-cri-last.json", "../../test/engines/configs/containerd-cri-exec-process.json"},
+		{"exec-podman", "../../test/engines/configs/podman-first.json", "../../test/engines/configs/podman-exec-process.json"},
 		{"exec-podman-rootless", "../../test/engines/configs/podman-rootless-first.json", "../../test/engines/configs/podman-rootless-exec-process.json"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
