@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -135,7 +136,7 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 		u.runtime = filepath.Join(u.dir, "ours")
 	}
-	u.Process.Args = []string{"sleep", "1000"}
+	u.Process.Args = []string{"sh", "-c", "sleep 1001 & exec sleep 1000"}
 	u.do("create", "ID")
 	if got := u.do("list", "-q"); got != u.id {
 		t.Errorf("list prints %q", got)
@@ -144,9 +145,11 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Errorf("ps of a created container printed %s, want one process", got)
 	}
 	u.do("start", "ID")
-	u.do("exec", "--detach", "ID", "sleep", "1001")
-	if got := u.do("ps", "--format", "json", "ID"); strings.Count(got, ",") != 1 {
-		t.Errorf("ps printed %s, want two processes", got)
+	ps := ""
+	for deadline := time.Now().Add(10 * time.Second); strings.Count(ps, ",") != 1; time.Sleep(10 * time.Millisecond) {
+		if ps = u.do("ps", "--format", "json", "ID"); time.Now().After(deadline) {
+			t.Fatalf("ps printed %s, want two processes", ps)
+		}
 	}
 	if got := u.do("exec", "ID", "sh", "-c", whoami); got != want {
 		t.Errorf("exec printed\n%s\nwant\n%s", got, want)
