@@ -294,3 +294,50 @@ func TestRestoreFails(t *testing.T) {
 	}
 	b.do("delete", "--force", "ID")
 }
+
+// The memory can go to a server elsewhere, and comes back from what that keeps.
+func TestCheckpointPageServer(t *testing.T) {
+	needsCRIU(t)
+	testenv.Leaks(t)
+	b := newCounter(t)
+	b.detached("run", "--detach", "ID")
+	b.counted(3)
+	pages := filepath.Join(b.dir, "pages")
+	if err := os.Mkdir(pages, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	server := exec.Command("/usr/sbin/criu", "page-server", "--images-dir", pages, "--address", "127.0.0.1", "--port", "9876")
+	var said strings.Builder
+	server.Stdout, server.Stderr = &said, &said
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	listens := func() bool {
+		text, _ := os.ReadFile("/proc/net/tcp") // the loop asks again
+		return strings.Contains(string(text), "0100007F:2694")
+	}
+	for deadline := time.Now().Add(20 * time.Second); !listens(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no page server: %s", &said)
+		}
+	}
+	b.do("checkpoint", "--page-server", "127.0.0.1:9876", "--image-path", "image", "--work-path", "work", "ID")
+	if err := server.Wait(); err != nil {
+		t.Errorf("page server: %v: %s", err, &said)
+	}
+	if here, _ := filepath.Glob(filepath.Join(b.dir, "image/pages-*.img")); len(here) > 0 {
+		t.Errorf("memory that did not go to the server: %v", here)
+	}
+	moved, err := filepath.Glob(pages + "/*.img")
+	if err != nil || len(moved) == 0 {
+		t.Fatalf("the server has nothing: %v", err)
+	}
+	for _, file := range moved {
+		if err := os.Rename(file, filepath.Join(b.dir, "image", filepath.Base(file))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.detached("restore", "--detach", "--image-path", "image", "--work-path", "work", "ID")
+	b.counted(b.counted(0))
+	b.do("delete", "--force", "ID")
+}
