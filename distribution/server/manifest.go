@@ -79,11 +79,9 @@ func (g *Registry) putManifest(q *request) error {
 			return distribution.Errorf(distribution.CodeManifestInvalid, "parameter tag")
 		}
 	}
-	if err := g.checkDescriptors(q, doc); err != nil {
-		return err
-	}
 	m.Subject, m.Referrer = doc.referrer(m)
-	if err := g.store.PutManifest(q.Context(), q.Name, m, tags); err != nil {
+	complete := func() error { return g.checkDescriptors(q, doc) }
+	if err := g.store.PutManifest(q.Context(), q.Name, m, tags, complete); err != nil {
 		return err
 	}
 	q.digest, q.mediaType = m.Digest, m.MediaType

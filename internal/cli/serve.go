@@ -41,6 +41,7 @@ way finish. docs/registry.md tells all that the configuration file can say.`,
 	flags.StringVar(&f.cert, "tls-cert", "", "speak HTTPS with the certificate chain in the PEM `FILE`")
 	flags.StringVar(&f.key, "tls-key", "", "the certificate's key, a PEM `FILE`")
 	flags.BoolVar(&f.noAuth, "insecure-no-auth", false, "listen beyond this machine even though everybody may push")
+	cmd.AddCommand(a.serveGCCommand())
 	flags.BoolVar(&f.check, "check", false, "only tell whether the configuration is right and the storage in reach")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.serveConfig(flags, f)
@@ -101,4 +102,60 @@ func (a *app) serveConfig(flags *pflag.FlagSet, f serveFlags) (config.Config, er
 		c.Storage.Location = filepath.Join(root, "registry")
 	}
 	return c, nil
+}
+
+func (a *app) serveGCCommand() *cobra.Command {
+	var f serveFlags
+	var grace, format string
+	var dryRun, untagged bool
+	cmd := &cobra.Command{
+		Use:   "gc [flags]",
+		Short: "Remove what no manifest of a registry names",
+		Long: `Remove the blobs of a registry's storage that no manifest names. The registry may
+go on working meanwhile, and so may others on the same storage. tare serve does
+the same by itself, now and then.`,
+		Example: `  tare serve gc --dry-run
+  tare serve gc --storage /srv/registry --grace 1h --untagged`,
+		Args: arguments(0, 0, ""),
+	}
+	cmd.DisableFlagsInUseLine = true
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&f.config, "config", "c", "", "read the registry's configuration from `FILE`")
+	flags.StringVar(&f.storage, "storage", "", "where the registry keeps everything: `DIR` or s3://BUCKET/PREFIX")
+	flags.StringVar(&grace, "grace", "", "spare what is younger than `DURATION`, such as 12h or 30d (default 1d)")
+	flags.BoolVar(&untagged, "untagged", false, "also remove manifests that no tag leads to")
+	flags.BoolVarP(&dryRun, "dry-run", "n", false, "only tell what would be removed")
+	formatFlag(cmd, &format, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := a.serveConfig(flags, f)
+		if err != nil {
+			return err
+		}
+		if grace != "" {
+			if c.GC.Grace, err = config.ParseDuration(grace); err != nil {
+				return usageError{fmt.Errorf("--grace: %w", err)}
+			}
+		}
+		c.GC.Untagged = c.GC.Untagged || untagged
+		s, err := service.New(c, a.stderr, a.getenv)
+		if err != nil {
+			return fmt.Errorf("serve gc: %w", err)
+		}
+		report, err := s.Collect(cmd.Context(), dryRun)
+		if err != nil {
+			return fmt.Errorf("serve gc: %w", err)
+		}
+		if format == "json" {
+			return printJSON(a.stdout, report)
+		}
+		verb := "Removed"
+		if dryRun {
+			verb = "Would remove"
+		}
+		_, err = fmt.Fprintf(a.stdout, "%s %s (%s), %s and %s, of %s.\n", verb, plural(report.BlobsRemoved, "blob"), sizeText(report.RemovedBytes),
+			plural(report.Links, "link"), plural(report.Manifests, "manifest"), plural(report.Blobs, "blob"))
+		return err
+	}
+	return cmd
 }

@@ -22,6 +22,7 @@ type Config struct {
 	Limits  Limits  `toml:"limits"`
 	Log     Log     `toml:"log"`
 	Metrics Metrics `toml:"metrics"`
+	GC      GC      `toml:"gc"`
 }
 
 // HTTP says where the registry listens and how long it waits.
@@ -83,6 +84,13 @@ type Metrics struct {
 	Addr    string `toml:"addr"`
 }
 
+// GC says when what nothing refers to is removed.
+type GC struct {
+	Interval Duration `toml:"interval"`
+	Grace    Duration `toml:"grace"`
+	Untagged bool     `toml:"untagged"`
+}
+
 // Default is what holds where the file says nothing.
 func Default() Config {
 	return Config{
@@ -105,6 +113,7 @@ func Default() Config {
 		},
 		Log:     Log{Format: "text", Access: true},
 		Metrics: Metrics{Enabled: true},
+		GC:      GC{Interval: Duration(6 * hour), Grace: Duration(24 * hour)},
 	}
 }
 

@@ -58,6 +58,7 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		MaxUploads:   c.Limits.Uploads,
 		MaxBlobBytes: int64(c.Limits.BlobSize),
 		Redirect:     c.Storage.S3.Redirect,
+		Grace:        time.Duration(c.GC.Grace),
 	})
 	observer := newObserver(s.metrics, s.log, c.Log.Access)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
@@ -103,6 +104,9 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 	}
 	if s.tls != nil {
 		o.TLS = s.tls.config()
+	}
+	if s.config.GC.Interval > 0 {
+		o.Tasks = append(o.Tasks, s.collectNowAndThen)
 	}
 	if s.config.Metrics.Enabled && s.config.Metrics.Addr != "" {
 		figures, err := net.Listen("tcp", s.config.Metrics.Addr)

@@ -15,7 +15,8 @@
 // A component of a repository's name never begins with "_", and none has a
 // comma in it, so no two things share a key. Every object is written whole and
 // replaced atomically; a blob's data is written only after its digest has been
-// verified, its "in" entry only after its data. What the order leaves behind
-// when a registry dies in between is bytes nobody refers to, never a reference
-// to bytes that are not there.
+// verified. A repository has a blob when both its "in" entry and the data are
+// there; a manifest is written only after all that it names. While a manifest is
+// being pushed it is also below "_pending", and while the collector is at work in
+// a repository or on a blob there is a "_gate" or "gate": see gate.go.
 package storage

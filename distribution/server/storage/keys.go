@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"crypto/rand"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -39,6 +40,19 @@ func repoDir(repo string) string { return strings.TrimSuffix("repositories/"+rep
 func manifestDir(repo string) string { return repoDir(repo) + "/_manifests" }
 
 func manifestKey(repo string, d digest.Digest) string { return manifestDir(repo) + "/" + fileName(d) }
+
+// pendingDir has the manifests that are about to be stored: what they name is
+// in use already. Several may push the same, so each adds a number.
+func pendingDir(repo string) string { return repoDir(repo) + "/_pending" }
+
+func pendingKey(repo string, d digest.Digest) string {
+	return pendingDir(repo) + "/" + fileName(d) + "." + rand.Text()
+}
+
+func fromPendingName(name string) (digest.Digest, bool) {
+	name, _, _ = strings.Cut(name, ".")
+	return fromFileName(name)
+}
 
 func tagDir(repo string) string { return repoDir(repo) + "/_tags" }
 

@@ -62,13 +62,25 @@ func (s *Store) StatManifest(ctx context.Context, repo string, d digest.Digest) 
 }
 
 // PutManifest stores m, whose digest the caller has verified, and then points
-// the tags at it.
-func (s *Store) PutManifest(ctx context.Context, repo string, m Manifest, tags []string) error {
+// the tags at it. complete checks that what m names is there; from before its
+// call on, the collector spares that.
+func (s *Store) PutManifest(ctx context.Context, repo string, m Manifest, tags []string, complete func() error) error {
 	defer s.lock(repo).Unlock()
 	data := make([]byte, 0, len(m.MediaType)+1+len(m.Body))
 	data = append(data, m.MediaType...)
 	data = append(data, '\n')
 	data = append(data, m.Body...)
+	pending := pendingKey(repo, m.Digest)
+	if err := s.objects.PutScratch(ctx, pending, data); err != nil {
+		return err
+	}
+	defer s.objects.DeleteScratch(context.WithoutCancel(ctx), pending)
+	if err := s.passGate(ctx, repoGate(repo)); err != nil {
+		return err
+	}
+	if err := complete(); err != nil {
+		return err
+	}
 	objects := []Object{{manifestKey(repo, m.Digest), data}}
 	if m.Subject != "" {
 		entry, err := json.Marshal(m.Referrer)
@@ -90,9 +102,31 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 }
 
 // DeleteManifest removes a manifest and, before it, whatever points at it:
-// tags and its entry among its subject's referrers.
-func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
+// tags and its entry among its subject's referrers. If somebody is pushing the
+// same, then that comes after.
+func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) (err error) {
 	defer s.lock(repo).Unlock()
+	if _, err := s.objects.Stat(ctx, manifestKey(repo, d)); err != nil {
+		return fmt.Errorf("manifest %s: %w", d, err)
+	}
+	gate, err := s.closeGate(ctx, repoGate(repo))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, gate.open()) }()
+	pushing := false
+	err = s.each(ctx, pendingDir(repo), func(name string) error {
+		pending, _ := fromPendingName(name)
+		pushing = pushing || pending == d
+		return nil
+	})
+	if err != nil || pushing {
+		return err
+	}
+	return s.deleteManifest(ctx, repo, d)
+}
+
+func (s *Store) deleteManifest(ctx context.Context, repo string, d digest.Digest) error {
 	m, err := s.Manifest(ctx, repo, d.String())
 	if err != nil {
 		return err

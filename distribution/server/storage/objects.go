@@ -34,6 +34,9 @@ type Objects interface {
 	PutNew(ctx context.Context, key string, data []byte) error
 	// Delete removes an object.
 	Delete(ctx context.Context, key string) error
+	// DeleteScratch is Delete of what PutScratch wrote, and need not survive a
+	// crash of the machine either.
+	DeleteScratch(ctx context.Context, key string) error
 	// List returns up to n names of what is directly below dir and sorts after
 	// the name after, in byte order. A dir without anything is an empty list.
 	List(ctx context.Context, dir, after string, n int) ([]string, error)

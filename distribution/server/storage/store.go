@@ -31,7 +31,9 @@ type Store struct {
 type Options struct {
 	MaxUploads   int   // open at a time
 	MaxBlobBytes int64 // of one blob
-	Redirect     bool  // let clients read blobs where the driver has them, if it can
+	// Grace is the collector's: what is asked for is not collected for that long.
+	Grace    time.Duration
+	Redirect bool // let clients read blobs where the driver has them, if it can
 }
 
 // New makes a Store of what objects hold.
@@ -48,10 +50,15 @@ func (s *Store) lock(repo string) *sync.Mutex {
 // Check reports why the Store cannot serve, if it cannot.
 func (s *Store) Check(ctx context.Context) error { return s.objects.Check(ctx) }
 
-// StatBlob returns the size of a blob that repo has.
+// StatBlob returns the size of a blob that repo has. Who asks may be about to
+// push a manifest with it, so that it is not collected for a while.
 func (s *Store) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
-	if _, err := s.objects.Stat(ctx, inKey(d, repo)); err != nil {
+	entry, err := s.objects.Stat(ctx, inKey(d, repo))
+	if err != nil {
 		return 0, fmt.Errorf("blob %s: %w", d, err)
+	}
+	if err := s.touch(ctx, repo, d, entry); err != nil {
+		return 0, err
 	}
 	info, err := s.objects.Stat(ctx, dataKey(d))
 	return info.SizeBytes, err
@@ -94,10 +101,16 @@ func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Diges
 	if err == nil {
 		_, err = s.objects.Stat(ctx, dataKey(d))
 	}
+	if err == nil {
+		err = s.link(ctx, repo, d)
+	}
+	if err == nil {
+		_, err = s.objects.Stat(ctx, dataKey(d)) // or has it been collected meanwhile?
+	}
 	if err != nil {
 		return fmt.Errorf("blob %s to mount: %w", d, err)
 	}
-	return s.objects.Put(ctx, inKey(d, repo), nil)
+	return nil
 }
 
 // maxMountSources bounds how many repositories are asked for one that a client

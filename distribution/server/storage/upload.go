@@ -215,14 +215,15 @@ func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r i
 	if got != d {
 		return errors.Join(fmt.Errorf("upload %s is %s, not %s: %w", id, got, d, ErrDigest), s.discard(ctx, id))
 	}
+	// The entry first: it keeps the collector off the bytes.
+	if err := s.link(ctx, repo, d); err != nil {
+		return err
+	}
 	if err := s.objects.CommitStream(ctx, id, u.Offset, dataKey(d)); err != nil {
 		return err
 	}
-	if err := s.objects.Put(ctx, inKey(d, repo), nil); err != nil {
-		return err
-	}
 	s.uploads.add(-1)
-	return s.objects.Delete(ctx, sessionKey(id))
+	return s.objects.DeleteScratch(ctx, sessionKey(id))
 }
 
 // rehash is for the rare upload in pieces whose digest turns out to be of
@@ -279,5 +280,5 @@ func (s *Store) discard(ctx context.Context, id string) error {
 		return err
 	}
 	s.uploads.add(-1)
-	return s.objects.Delete(ctx, sessionKey(id))
+	return s.objects.DeleteScratch(ctx, sessionKey(id))
 }

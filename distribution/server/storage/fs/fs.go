@@ -282,6 +282,13 @@ func (o *Objects) write(data []byte, sync bool) (path string, err error) {
 
 // Delete implements storage.Objects, and removes directories it left empty.
 func (o *Objects) Delete(_ context.Context, key string) error {
+	return o.remove(key, !o.opts.NoSync)
+}
+
+// DeleteScratch implements storage.Objects.
+func (o *Objects) DeleteScratch(_ context.Context, key string) error { return o.remove(key, false) }
+
+func (o *Objects) remove(key string, sync bool) error {
 	path, err := o.path(key)
 	if err != nil {
 		return err
@@ -293,7 +300,7 @@ func (o *Objects) Delete(_ context.Context, key string) error {
 		return translate(&os.PathError{Op: "delete", Path: path, Err: err})
 	}
 	dir := filepath.Dir(path)
-	if !o.opts.NoSync {
+	if sync {
 		err = o.syncs.syncDir(dir)
 	}
 	for ; dir != o.root && syscall.Rmdir(dir) == nil; dir = filepath.Dir(dir) {

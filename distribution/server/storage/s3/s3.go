@@ -193,6 +193,9 @@ func (o *Objects) Delete(ctx context.Context, key string) error {
 	return o.remove(ctx, key)
 }
 
+// DeleteScratch implements storage.Objects.
+func (o *Objects) DeleteScratch(ctx context.Context, key string) error { return o.Delete(ctx, key) }
+
 func (o *Objects) remove(ctx context.Context, key string) error {
 	_, err := o.send(ctx, call{method: http.MethodDelete, key: key}, nil)
 	return err

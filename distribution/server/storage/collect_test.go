@@ -1,0 +1,75 @@
+package storage_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tare-oci/tare/distribution/server/storage"
+)
+
+func blob(t *testing.T, s *storage.Store, repo, content string) digest.Digest {
+	t.Helper()
+	id, err := s.StartUpload(t.Context(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := digest.FromString(content)
+	if err := s.CommitUpload(t.Context(), repo, id, 0, strings.NewReader(content), d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func manifest(t *testing.T, s *storage.Store, repo, body string, subject digest.Digest, tags ...string) digest.Digest {
+	t.Helper()
+	m := storage.Manifest{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(body), Body: []byte(body), Subject: subject}
+	if err := s.PutManifest(t.Context(), repo, m, tags, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return m.Digest
+}
+
+// TestCollect: what is referred to stays, by any way that there is, and the rest
+// goes when it is old enough.
+func TestCollect(t *testing.T) {
+	s := open(t, t.TempDir())
+	used, unused, shared := blob(t, s, "a", "used"), blob(t, s, "a", "unused"), blob(t, s, "a", "shared")
+	if err := s.MountBlob(t.Context(), "b", "a", shared, anybody); err != nil {
+		t.Fatal(err)
+	}
+	image := manifest(t, s, "a", fmt.Sprintf(`{"config":{"digest":%q},"layers":[]}`, used), "")
+	index := manifest(t, s, "a", fmt.Sprintf(`{"manifests":[{"digest":%q}]}`, image), "", "v1")
+	signature := manifest(t, s, "a", fmt.Sprintf(`{"subject":{"digest":%q}}`, image), image)
+	other := manifest(t, s, "a", `{"x":1}`, "")
+	manifest(t, s, "b", fmt.Sprintf(`{"blobs":[{"digest":%q}]}`, shared), "", "v1")
+
+	young := storage.CollectOptions{Grace: time.Hour, Untagged: true}
+	if report, err := s.Collect(t.Context(), young); err != nil || report.Links+report.BlobsRemoved+report.Manifests != 0 || report.Blobs != 3 || report.Repositories != 2 {
+		t.Errorf("young: %+v, %v", report, err)
+	}
+	time.Sleep(20 * time.Millisecond) // the file system's clock is coarse
+	want := storage.CollectReport{Repositories: 2, Blobs: 3, Manifests: 1, Links: 2, BlobsRemoved: 1, RemovedBytes: 6}
+	for _, dry := range []bool{true, false} {
+		if report, err := s.Collect(t.Context(), storage.CollectOptions{Untagged: true, DryRun: dry}); err != nil || report != want {
+			t.Errorf("dry run %v: %+v, %v", dry, report, err)
+		}
+	}
+	for d, there := range map[digest.Digest]bool{image: true, index: true, signature: true, other: false} {
+		if _, err := s.StatManifest(t.Context(), "a", d); (err == nil) != there {
+			t.Errorf("manifest %s: %v", d, err)
+		}
+	}
+	for d, there := range map[digest.Digest]bool{used: true, unused: false, shared: false} {
+		if _, err := s.StatBlob(t.Context(), "a", d); (err == nil) != there {
+			t.Errorf("blob %s: %v", d, err)
+		}
+	}
+	if _, err := s.StatBlob(t.Context(), "b", shared); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,114 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// removeUntagged removes the manifests of a repository that no tag leads to,
+// behind its gate, from r too.
+func (c *collector) removeUntagged(ctx context.Context, repo string, r repository) (err error) {
+	tagged, err := c.tagged(ctx, repo)
+	if err != nil {
+		return err
+	}
+	lost := unreachable(r, tagged)
+	if len(lost) == 0 {
+		return nil
+	}
+	if c.DryRun {
+		return c.countOld(ctx, repo, r, lost)
+	}
+	gate, err := c.closeGate(ctx, repoGate(repo))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, gate.open()) }()
+	now, err := c.readRepository(ctx, repo, r)
+	if err == nil {
+		tagged, err = c.tagged(ctx, repo)
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range unreachable(now, tagged) {
+		info, err := c.objects.Stat(ctx, manifestKey(repo, d))
+		if err == nil && info.Modified.Before(c.before) && time.Now().Before(gate.until) {
+			if err = c.deleteManifest(ctx, repo, d); err == nil {
+				c.report.Manifests++
+				delete(r, d)
+			}
+		}
+		if _, err := exists(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countOld is what a dry run would remove.
+func (c *collector) countOld(ctx context.Context, repo string, r repository, lost []digest.Digest) error {
+	for _, d := range lost {
+		info, err := c.objects.Stat(ctx, manifestKey(repo, d))
+		if err == nil && info.Modified.Before(c.before) {
+			c.report.Manifests++
+			delete(r, d)
+		}
+		if _, err := exists(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tagged lists the manifests that have a tag, or are about to come.
+func (c *collector) tagged(ctx context.Context, repo string) (roots []digest.Digest, err error) {
+	err = c.each(ctx, tagDir(repo), func(tag string) error {
+		data, err := c.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
+		if err == nil {
+			roots = append(roots, digest.Digest(data))
+		}
+		_, err = exists(err)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = c.each(ctx, pendingDir(repo), func(name string) error {
+		if d, ok := fromPendingName(name); ok {
+			roots = append(roots, d)
+		}
+		return nil
+	})
+	return roots, err
+}
+
+// unreachable lists the manifests to which no way leads from the roots: down
+// from an index to what it lists, and from a subject to its referrers.
+func unreachable(r repository, roots []digest.Digest) (lost []digest.Digest) {
+	referrers := map[digest.Digest][]digest.Digest{}
+	for d, p := range r {
+		if p.subject != "" {
+			referrers[p.subject] = append(referrers[p.subject], d)
+		}
+	}
+	reached := map[digest.Digest]bool{}
+	for len(roots) > 0 {
+		d := roots[len(roots)-1]
+		roots = roots[:len(roots)-1]
+		if reached[d] {
+			continue
+		}
+		reached[d] = true
+		roots = append(append(roots, r[d].manifests...), referrers[d]...)
+	}
+	for d := range r {
+		if !reached[d] {
+			lost = append(lost, d)
+		}
+	}
+	return lost
+}
