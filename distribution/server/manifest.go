@@ -81,7 +81,7 @@ func (g *Registry) putManifest(q *request) error {
 	}
 	m.Subject, m.Referrer = doc.referrer(m)
 	complete := func() error { return g.checkDescriptors(q, doc) }
-	if err := g.store.PutManifest(q.Context(), q.Name, m, tags, complete); err != nil {
+	if err := g.store.PutManifest(q.Context(), q.Name, m, tags, q.grant.CreateOnly, complete); err != nil {
 		return err
 	}
 	q.digest, q.mediaType = m.Digest, m.MediaType

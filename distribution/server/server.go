@@ -212,6 +212,8 @@ func (g *Registry) refuse(q *request, err error) {
 		status = known.Code.Status()
 	case errors.Is(err, distribution.ErrNotFound):
 		known, status = distribution.Errorf(distribution.CodeUnsupported, "no such path"), http.StatusNotFound
+	case errors.Is(err, storage.ErrFixed):
+		known, status = distribution.Errorf(distribution.CodeDenied, "%v", storage.ErrFixed), http.StatusForbidden
 	case errors.Is(err, storage.ErrTooMany):
 		known, status = distribution.Errorf(distribution.CodeTooManyRequests, "too many uploads are open"), http.StatusTooManyRequests
 		q.w.Header().Set("Retry-After", "30")

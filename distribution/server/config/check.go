@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/server/access"
 )
 
 // ErrNeedsAuth is a registry that everybody on the network could write to.
@@ -14,7 +16,7 @@ var ErrNeedsAuth = errors.New("refuses to listen beyond this machine without aut
 
 // Check finds what no registry can be made of. It opens no file and no port.
 func (c *Config) Check() error {
-	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog} {
+	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -50,7 +52,7 @@ func (c *Config) checkHTTP() error {
 }
 
 // HasAuth reports whether clients have to say who they are.
-func (c *Config) HasAuth() bool { return c.TLS.ClientCA != "" }
+func (c *Config) HasAuth() bool { return c.TLS.ClientCA != "" || c.Auth.Passwords != "" }
 
 // loopback reports whether nobody outside this machine can connect to addr.
 func loopback(key, addr string) (bool, error) {
@@ -106,4 +108,37 @@ func (c *Config) checkLog() error {
 		return fmt.Errorf("log.format: %q is neither text nor json", c.Log.Format)
 	}
 	return nil
+}
+
+func (c *Config) checkAccess() error {
+	if len(c.Access) > 0 && !c.HasAuth() {
+		return errors.New("access: rules need auth.passwords or tls.client-ca")
+	}
+	if err := access.Check(c.Rules(), c.Auth.Groups); err != nil {
+		return err
+	}
+	for i, f := range c.Fixed {
+		for _, pattern := range slices.Concat(f.Repositories, f.Tags) {
+			if !access.ValidPattern(pattern) {
+				return fmt.Errorf("fixed rule %d: bad pattern %q", i+1, pattern)
+			}
+		}
+	}
+	return nil
+}
+
+// Rules are the access rules as package access has them.
+func (c *Config) Rules() (rules []access.Rule) {
+	for _, r := range c.Access {
+		rules = append(rules, access.Rule(r))
+	}
+	return rules
+}
+
+// IsFixed reports whether a tag may not be moved or removed.
+func (c *Config) IsFixed(repo, tag string) bool {
+	matches := func(patterns []string, name string) bool {
+		return slices.ContainsFunc(patterns, func(p string) bool { return access.Match(p, name) })
+	}
+	return slices.ContainsFunc(c.Fixed, func(f Fixed) bool { return matches(f.Repositories, repo) && matches(f.Tags, tag) })
 }

@@ -23,6 +23,28 @@ type Config struct {
 	Log     Log     `toml:"log"`
 	Metrics Metrics `toml:"metrics"`
 	GC      GC      `toml:"gc"`
+	Auth    Auth    `toml:"auth"`
+	Access  []Rule  `toml:"access"`
+	Fixed   []Fixed `toml:"fixed"`
+}
+
+// Auth says who users are.
+type Auth struct {
+	Passwords string              `toml:"passwords"`
+	Groups    map[string][]string `toml:"groups"`
+}
+
+// Rule allows some users something in some repositories.
+type Rule struct {
+	Users        []string `toml:"users"`
+	Repositories []string `toml:"repositories"`
+	Allow        []string `toml:"allow"`
+}
+
+// Fixed are tags that may not be moved or removed.
+type Fixed struct {
+	Repositories []string `toml:"repositories"`
+	Tags         []string `toml:"tags"`
 }
 
 // HTTP says where the registry listens and how long it waits.
@@ -175,7 +197,7 @@ func locate(name string, err error) error {
 
 // resolve makes relative paths relative to dir.
 func (c *Config) resolve(dir string) {
-	for _, path := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile} {
+	for _, path := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile, &c.Auth.Passwords} {
 		if *path != "" && !strings.Contains(*path, "://") && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}

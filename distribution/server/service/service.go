@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tare-oci/tare/distribution/server"
+	"github.com/tare-oci/tare/distribution/server/access"
 	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/distribution/server/metrics"
 	"github.com/tare-oci/tare/distribution/server/storage"
@@ -59,12 +60,20 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		MaxBlobBytes: int64(c.Limits.BlobSize),
 		Redirect:     c.Storage.S3.Redirect,
 		Grace:        time.Duration(c.GC.Grace),
+		Fixed:        c.IsFixed,
 	})
 	observer := newObserver(s.metrics, s.log, c.Log.Access)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
 	s.metrics.Process()
+	var guard server.Guard
+	if c.HasAuth() {
+		if guard, err = access.New(access.Options{Passwords: c.Auth.Passwords, Groups: c.Auth.Groups, Rules: c.Rules()}); err != nil {
+			return nil, err
+		}
+	}
 	s.registry = server.New(s.store, server.Options{
 		Log:              s.log,
+		Guard:            guard,
 		Observe:          observer.observe,
 		AllowSparse:      c.Limits.Sparse,
 		NoDelete:         !c.Limits.Delete,

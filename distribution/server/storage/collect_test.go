@@ -28,7 +28,7 @@ func blob(t *testing.T, s *storage.Store, repo, content string) digest.Digest {
 func manifest(t *testing.T, s *storage.Store, repo, body string, subject digest.Digest, tags ...string) digest.Digest {
 	t.Helper()
 	m := storage.Manifest{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(body), Body: []byte(body), Subject: subject}
-	if err := s.PutManifest(t.Context(), repo, m, tags, func() error { return nil }); err != nil {
+	if err := s.PutManifest(t.Context(), repo, m, tags, false, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return m.Digest

@@ -63,8 +63,9 @@ func (s *Store) StatManifest(ctx context.Context, repo string, d digest.Digest) 
 
 // PutManifest stores m, whose digest the caller has verified, and then points
 // the tags at it. complete checks that what m names is there; from before its
-// call on, the collector spares that.
-func (s *Store) PutManifest(ctx context.Context, repo string, m Manifest, tags []string, complete func() error) error {
+// call on, the collector spares that. With createOnly, or if the tag is fixed, a
+// tag that leads to another manifest is ErrFixed.
+func (s *Store) PutManifest(ctx context.Context, repo string, m Manifest, tags []string, createOnly bool, complete func() error) error {
 	defer s.lock(repo).Unlock()
 	data := make([]byte, 0, len(m.MediaType)+1+len(m.Body))
 	data = append(data, m.MediaType...)
@@ -89,15 +90,52 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m Manifest, tags [
 		}
 		objects = append(objects, Object{referrerKey(repo, m.Subject, m.Digest), entry})
 	}
+	var fixed []string
 	for _, tag := range tags {
-		objects = append(objects, Object{tagKey(repo, tag), []byte(m.Digest)})
+		if !createOnly && !s.fixed(repo, tag) {
+			objects = append(objects, Object{tagKey(repo, tag), []byte(m.Digest)})
+			continue
+		}
+		fixed = append(fixed, tag)
+		if err := s.checkTag(ctx, repo, tag, m.Digest); err != nil {
+			return err
+		}
 	}
-	return s.objects.PutAll(ctx, objects)
+	if err := s.objects.PutAll(ctx, objects); err != nil {
+		return err
+	}
+	for _, tag := range fixed {
+		err := s.objects.PutNew(ctx, tagKey(repo, tag), []byte(m.Digest))
+		if errors.Is(err, ErrExist) {
+			err = s.checkTag(ctx, repo, tag, m.Digest)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) fixed(repo, tag string) bool { return s.opts.Fixed != nil && s.opts.Fixed(repo, tag) }
+
+// checkTag reports whether a tag that may not be moved leads elsewhere.
+func (s *Store) checkTag(ctx context.Context, repo, tag string, d digest.Digest) error {
+	data, err := s.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
+	if there, err := exists(err); !there {
+		return err
+	}
+	if string(data) != d.String() {
+		return fmt.Errorf("tag %s: %w", tag, ErrFixed)
+	}
+	return nil
 }
 
 // DeleteTag removes a tag and leaves its manifest.
 func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 	defer s.lock(repo).Unlock()
+	if s.fixed(repo, tag) {
+		return fmt.Errorf("tag %s: %w", tag, ErrFixed)
+	}
 	return s.objects.Delete(ctx, tagKey(repo, tag))
 }
 
@@ -114,6 +152,9 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 		return err
 	}
 	defer func() { err = errors.Join(err, gate.open()) }()
+	if err := s.keptBy(ctx, repo, d); err != nil {
+		return err
+	}
 	pushing := false
 	err = s.each(ctx, pendingDir(repo), func(name string) error {
 		pending, _ := fromPendingName(name)
@@ -124,6 +165,21 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 		return err
 	}
 	return s.deleteManifest(ctx, repo, d)
+}
+
+// keptBy finds a tag that leads to the manifest and may not be removed.
+func (s *Store) keptBy(ctx context.Context, repo string, d digest.Digest) error {
+	if s.opts.Fixed == nil {
+		return nil
+	}
+	return s.each(ctx, tagDir(repo), func(tag string) error {
+		data, err := s.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
+		if err == nil && string(data) == d.String() && s.fixed(repo, tag) {
+			err = fmt.Errorf("tag %s: %w", tag, ErrFixed)
+		}
+		_, err = exists(err)
+		return err
+	})
 }
 
 func (s *Store) deleteManifest(ctx context.Context, repo string, d digest.Digest) error {

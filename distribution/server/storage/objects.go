@@ -83,6 +83,7 @@ type Info struct {
 var (
 	ErrNotExist = errors.New("does not exist")
 	ErrExist    = errors.New("exists already")
+	ErrFixed    = errors.New("the tag may not be changed")
 	ErrNoSpace  = errors.New("no space left")
 	ErrBusy     = errors.New("in use by another request")
 	ErrOffset   = errors.New("wrong offset")

@@ -31,6 +31,8 @@ type Store struct {
 type Options struct {
 	MaxUploads   int   // open at a time
 	MaxBlobBytes int64 // of one blob
+	// Fixed says which tags may not be moved or removed. Nil is none.
+	Fixed func(repo, tag string) bool
 	// Grace is the collector's: what is asked for is not collected for that long.
 	Grace    time.Duration
 	Redirect bool // let clients read blobs where the driver has them, if it can

@@ -199,7 +199,7 @@ func putManifest(t *testing.T, s *storage.Store, repo, body string, subject dige
 	t.Helper()
 	m := storage.Manifest{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(body), Body: []byte(body), Subject: subject}
 	m.Referrer = ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(body)), ArtifactType: artifactType}
-	if err := s.PutManifest(t.Context(), repo, m, tags, func() error { return nil }); err != nil {
+	if err := s.PutManifest(t.Context(), repo, m, tags, false, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return m.Digest
