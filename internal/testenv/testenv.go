@@ -106,3 +106,12 @@ func moduleRoot(t testing.TB) string {
 		dir = parent
 	}
 }
+
+// GoBuild is the command that builds one of the modules below this one.
+func GoBuild(t testing.TB, dir, out string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("go", "build", "-o", out, ".")
+	cmd.Dir = filepath.Join(moduleRoot(t), dir)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return cmd
+}
