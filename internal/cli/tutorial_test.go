@@ -58,9 +58,13 @@ func tutorial(t *testing.T, path string) (steps []step) {
 	return steps
 }
 
-// TestTutorial runs docs/tutorial.md word for word, in one shell as a reader
-// would, and compares what each command prints with what the page shows.
-func TestTutorial(t *testing.T) {
+func TestTutorial(t *testing.T)   { runPage(t, "tutorial.md") }
+func TestMutatePage(t *testing.T) { runPage(t, "mutate.md") }
+
+// runPage runs a page of the documentation word for word, in one shell as a
+// reader would, and compares what each command prints with what the page shows.
+func runPage(t *testing.T, name string) {
+	t.Helper()
 	testenv.Root(t)
 	testenv.Leaks(t)
 	images := testenv.Images(t)
@@ -69,7 +73,7 @@ func TestTutorial(t *testing.T) {
 	for _, tool := range []string{"jq", "skopeo", "runc"} {
 		testenv.Tool(t, tool)
 	}
-	page := filepath.Join("..", "..", "docs", "tutorial.md")
+	page := filepath.Join("..", "..", "docs", name)
 	steps := tutorial(t, page)
 	dir := t.TempDir()
 	for i, got := range shell(t, dir, registry, steps) {
