@@ -472,3 +472,43 @@ func TestUnpackNoSpace(t *testing.T) {
 		}
 	}
 }
+
+// TestUnpackHostile: whatever is wrong with a layer, nothing is left of it, and
+// nothing beside the directory has changed.
+func TestUnpackHostile(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	e := newEngine(t)
+	plain := tarOf(t, []file{{name: "d/", mode: 0o755}, {name: "d/f", content: strings.Repeat("f", 2000), mode: 0o644}, {name: "s", link: "../../outside"}, {name: "s/f", content: "f", mode: 0o644}})
+	layers := map[string][]byte{
+		"dot dot": tarOf(t, []file{{name: "../outside/f", content: "f", mode: 0o644}}),
+		"through": tarOf(t, []file{{name: "f", content: "f", mode: 0o644}, {name: "f/g", content: "g", mode: 0o644}}),
+	}
+	for n := 0; n < len(plain); n += 512 {
+		layers[fmt.Sprintf("cut at %d of %d", n, len(plain))] = plain[:n]
+	}
+	for what, blob := range layers {
+		from := filepath.Join(t.TempDir(), "layout")
+		vouched := blob
+		if strings.HasPrefix(what, "cut") {
+			vouched = plain
+		}
+		desc := putLayer(t, from, vouched, blob, v1.Descriptor{MediaType: v1.MediaTypeImageLayer})
+		parent := t.TempDir()
+		outside := filepath.Join(parent, "outside")
+		if err := os.Mkdir(outside, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		before := testenv.Tree(t, outside)
+		for _, o := range []UnpackOptions{{}, {RootfsOnly: true}, {Rootless: true}} {
+			err := e.Unpack(t.Context(), "oci:"+from+":latest", filepath.Join(parent, "out"), o)
+			if err == nil || !strings.Contains(err.Error(), desc.Digest.String()) {
+				t.Errorf("%s: %v", what, err)
+			}
+			if left, err := os.ReadDir(parent); err != nil || len(left) != 1 {
+				t.Errorf("%s: left %v, %v", what, left, err)
+			}
+		}
+		testenv.SameTree(t, testenv.Tree(t, outside), before, "now", "before")
+	}
+}

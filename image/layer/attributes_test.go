@@ -107,6 +107,19 @@ func TestMapIDAndPlaceholders(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got[name], start)
 		}
 	}
+	// Those that an ACL names are mapped as well.
+	const head, tail = "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff", "\x10\x00\x07\x00\xff\xff\xff\xff\x20\x00\x05\x00\xff\xff\xff\xff"
+	acl := func(uid, gid byte) string {
+		return head + "\x02\x00\x07\x00" + string([]byte{uid, 0, 0, 0}) + "\x04\x00\x05\x00\xff\xff\xff\xff\x08\x00\x04\x00" + string([]byte{gid, 0, 0, 0}) + tail
+	}
+	named := archive(t, &tar.Header{Typeflag: tar.TypeReg, Name: "named", Mode: 0o675, PAXRecords: map[string]string{"SCHILY.xattr." + accessACL: acl(7, 8)}})
+	if err := applyTo(t, openRoot(t, dir), named, o); err != nil {
+		t.Fatal(err)
+	}
+	value := make([]byte, 256)
+	if n, err := unix.Getxattr(filepath.Join(dir, "named"), accessACL, value); err != nil || string(value[:n]) != acl(107, 208) {
+		t.Errorf("ACL %q, %v", value[:max(n, 0)], err)
+	}
 	o.MapID = func(uint32, uint32) (uint32, uint32, error) { return 0, 0, errors.New("not mapped") }
 	if err := applyTo(t, openRoot(t, t.TempDir()), blob, o); err == nil || !strings.Contains(err.Error(), "not mapped") {
 		t.Error(err)
