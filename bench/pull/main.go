@@ -1,12 +1,13 @@
 // Command pull measures the way from a registry to a root file system that can
 // run: tare unpack of a reference, which fetches, verifies and unpacks at
-// once, against skopeo copy followed by umoci unpack (Distribution Spec 1.1,
-// "Pull", and Image Spec, layer.md).
+// once, against skopeo copy followed by umoci unpack; and tare pull against
+// podman pull, which both leave a store with unpacked layers (Distribution Spec
+// 1.1, "Pull", and Image Spec, layer.md).
 //
 //	go run ./bench/pull -images DIR [-image medium] [-runs N]
 //
 // DIR holds OCI layouts, one directory each; the one named by -image is pushed
-// to a registry in this process first. It needs root, skopeo and umoci. Every
+// to a registry in this process first. It needs root, skopeo and umoci, and measures Podman if there is one. Every
 // run starts with an empty store and a new target; nothing is deleted before
 // the end, because a file system slows down on recently deleted files.
 package main
@@ -16,16 +17,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/bench/internal/engines"
 	"github.com/tare-oci/tare/bench/internal/measure"
-	"github.com/tare-oci/tare/distribution/server"
-	"github.com/tare-oci/tare/distribution/server/storage"
-	"github.com/tare-oci/tare/distribution/server/storage/fs"
 )
 
 func main() {
@@ -45,24 +45,17 @@ func run(ctx context.Context, layout string, runs int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	ours := filepath.Join(dir, "tare")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", ours, "github.com/tare-oci/tare/cmd/tare")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if err := command(build); err != nil {
+	ours, err := engines.Build(ctx, dir)
+	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	address, err := serve(ctx, filepath.Join(dir, "registry"))
+	reference, err := engines.Serve(ctx, filepath.Join(dir, "registry"), layout)
 	if err != nil {
 		return err
 	}
-	reference := address + "/bench/image:latest"
-	if err := command(exec.CommandContext(ctx, "skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false",
-		"oci:"+layout+":latest", "docker://"+reference)); err != nil {
-		return err
-	}
-	table, err := measure.CompareCold(ctx, runs, []measure.Case{
+	cases := []measure.Case{
 		{Name: "tare unpack", Command: func(ctx context.Context, run int) (*exec.Cmd, error) {
 			at := filepath.Join(dir, "ours"+strconv.Itoa(run))
 			return exec.CommandContext(ctx, ours, "--quiet", "--root", at, "unpack", reference, at+"-bundle"), nil
@@ -73,36 +66,41 @@ func run(ctx context.Context, layout string, runs int) (err error) {
 				umoci unpack --image "$1:latest" "$1-bundle"`
 			return exec.CommandContext(ctx, "sh", "-c", script, reference, at), nil
 		}},
-	})
+	}
+	podman := func(run int) (engines.Podman, error) {
+		return engines.NewPodman(filepath.Join(dir, "podman"+strconv.Itoa(run)))
+	}
+	if _, err := podman(0); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/pull: podman is left out:", err)
+	} else {
+		cases = append(cases, measure.Case{Name: "tare pull", Command: func(ctx context.Context, run int) (*exec.Cmd, error) {
+			return exec.CommandContext(ctx, ours, "--quiet", "--root", filepath.Join(dir, "store"+strconv.Itoa(run)), "pull", reference), nil
+		}}, measure.Case{
+			Name: "podman pull",
+			Command: func(ctx context.Context, run int) (*exec.Cmd, error) {
+				p, err := podman(run)
+				if err != nil {
+					return nil, err
+				}
+				return p.Pull(ctx, reference)
+			},
+			Cleanup: func(_ context.Context, run int) error {
+				p, err := podman(run)
+				return errors.Join(err, p.Close())
+			},
+		})
+	}
+	for i := range cases {
+		cases[i].Setup = func(context.Context, int) error {
+			unix.Sync() // what others wrote is not this one's to wait for
+			return nil
+		}
+	}
+	table, err := measure.CompareCold(ctx, runs, cases)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("loopback registry to root file system, %s, %d runs each, medians\n", filepath.Base(layout), runs)
 	fmt.Print(table)
-	return nil
-}
-
-// serve starts a registry on a port of its own.
-func serve(ctx context.Context, dir string) (address string, err error) {
-	objects, err := fs.New(dir, fs.Options{NoSync: true})
-	if err != nil {
-		return "", err
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	go func() {
-		if err := server.Serve(ctx, listener, server.New(storage.New(objects, storage.Options{}), server.Options{}), server.ServeOptions{}); err != nil {
-			fmt.Fprintln(os.Stderr, "bench/pull: registry:", err)
-		}
-	}()
-	return listener.Addr().String(), nil
-}
-
-func command(cmd *exec.Cmd) error {
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", cmd.Args[0], err, out)
-	}
 	return nil
 }

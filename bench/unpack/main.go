@@ -132,6 +132,7 @@ func casesOf(image, target string) ([]measure.Case, error) {
 		{"gzip | tar", "gzip", tarWith("gzip -dc")},
 		{"igzip | tar", "igzip", tarWith("igzip -dc")},
 		{"umoci", "umoci", []string{"umoci", "unpack", "--image", image + ":latest", "DIR"}},
+		{"umoci raw", "umoci", []string{"umoci", "raw", "unpack", "--image", image + ":latest", "DIR/rootfs"}},
 	}
 	if strings.HasSuffix(layers[0].MediaType, "+zstd") {
 		// umoci reads zstd from 0.5 on, which Debian does not have yet.
@@ -148,10 +149,10 @@ func casesOf(image, target string) ([]measure.Case, error) {
 	return cases, nil
 }
 
-// unpackCase runs a command, in whose arguments DIR stands for a new directory.
+// unpackCase runs a command, in whose arguments DIR at the beginning stands for a new directory.
 func unpackCase(name, target string, args ...string) measure.Case {
 	dir := func(run int) string {
-		return filepath.Join(target, strings.ReplaceAll(name, " | ", "-")+fmt.Sprint(run))
+		return filepath.Join(target, strings.NewReplacer(" | ", "-", " ", "-").Replace(name)+fmt.Sprint(run))
 	}
 	return measure.Case{
 		Name: name,
@@ -162,8 +163,8 @@ func unpackCase(name, target string, args ...string) measure.Case {
 		Command: func(ctx context.Context, run int) (*exec.Cmd, error) {
 			cmd := exec.CommandContext(ctx, args[0])
 			for _, a := range args[1:] {
-				if a == "DIR" {
-					a = dir(run)
+				if rest, ok := strings.CutPrefix(a, "DIR"); ok {
+					a = dir(run) + rest
 				}
 				cmd.Args = append(cmd.Args, a)
 			}
