@@ -369,6 +369,62 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestPrepareV1 has a process begin before its cgroups are made, and one of them be another's: what Prepare made goes, and the other
+// container notices nothing.
+func TestPrepareV1(t *testing.T) {
+	testenv.Leaks(t)
+	m, f := newManager(t)
+	v, ok := m.(*v1)
+	if !ok {
+		return
+	}
+	bad := resources(t, `{"devices":[{"allow":false},{"type":"q"}]}`)
+	if made, err := m.Prepare(t.Context(), bad); made || err == nil || !strings.Contains(err.Error(), "linux.resources.devices[1]") {
+		t.Errorf("Prepare: %v, %v", made, err)
+	}
+	theirs := v.groups[len(v.groups)-1]
+	if _, err := mkdirAll(theirs.root, theirs.dir); err != nil {
+		t.Fatal(err)
+	}
+	other := exec.Command("sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = other.Process.Kill()
+		_ = other.Wait() // it was killed
+		for _, dir := range []string{theirs.dir, filepath.Dir(theirs.dir)} {
+			if err := unix.Rmdir(dir); err != nil {
+				t.Errorf("rmdir %s: %v", dir, err)
+			}
+		}
+	})
+	if err := writeFile(theirs.dir+"/cgroup.procs", strconv.Itoa(other.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	made, err := m.Prepare(t.Context(), nil)
+	if err != nil || made != (f.Unified != nil) {
+		t.Fatalf("Prepare: %v, %v", made, err)
+	}
+	if err := m.Create(t.Context(), nil, 0); !errors.Is(err, ErrNotEmpty) {
+		t.Errorf("Create: %v", err)
+	}
+	if made {
+		if _, err := os.Stat(v.unified.dir); err != nil {
+			t.Error(err)
+		}
+		if err := m.Destroy(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(v.unified.dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", v.unified.dir, err)
+		}
+	}
+	if pids, err := allPids(theirs.dir); err != nil || !slices.Equal(pids, []int{other.Process.Pid}) {
+		t.Errorf("the other's processes: %v, %v", pids, err)
+	}
+}
+
 // TestDevices opens /dev/full, which is in the defaults, and a node for /dev/kmsg, which is not.
 func TestDevices(t *testing.T) {
 	testenv.Leaks(t)
