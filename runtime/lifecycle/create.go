@@ -488,7 +488,7 @@ func (m *making) explain(report []byte) error {
 // parent to do by then, so it need not wait to say so.
 func (m *making) release() error {
 	_, err := unix.Write(int(m.family.sync.Fd()), []byte{'g'})
-	if errors.Is(err, unix.EPIPE) {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) { // the latter where it has not read what came before
 		return nil // it has ended, and awaitReady will hear why
 	}
 	if err != nil {
