@@ -18,7 +18,7 @@ var instructions = [...]struct {
 	{"CMD", "cmd", commandWords},
 	{"ENTRYPOINT", "entrypoint", commandWords},
 	{"ENV", "env", pairWords},
-	{"EXPOSE", "port", plainWords},
+	{"EXPOSE", "port", portWords},
 	{"LABEL", "label", pairWords},
 	{"STOPSIGNAL", "stop-signal", wholeText},
 	{"USER", "user", wholeText},
@@ -94,10 +94,19 @@ func listWords(text string) ([]string, error) {
 		}
 		return words, nil
 	}
-	return plainWords(text)
+	return splitWords(text)
 }
 
-func plainWords(text string) ([]string, error) { return splitWords(text) }
+// portWords are ports, which are TCP's where nothing else is said.
+func portWords(text string) ([]string, error) {
+	words, err := splitWords(text)
+	for i, w := range words {
+		if !strings.Contains(w, "/") {
+			words[i] = w + "/tcp"
+		}
+	}
+	return words, err
+}
 
 func wholeText(text string) ([]string, error) {
 	words, err := splitWords(text)
@@ -109,7 +118,7 @@ func wholeText(text string) ([]string, error) {
 
 // pairWords reads NAME=VALUE, several of them, or the old form NAME VALUE, whose value goes to the end of the line.
 func pairWords(text string) ([]string, error) {
-	if first, rest, ok := strings.Cut(text, " "); !strings.Contains(first, "=") {
+	if first, rest, ok := strings.Cut(text, " "); !strings.ContainsAny(first, `="'`) {
 		if !ok {
 			return nil, errors.New("want NAME=VALUE")
 		}
