@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -293,6 +294,36 @@ func TestRestoreFails(t *testing.T) {
 		t.Error("not started:", m)
 	}
 	b.do("delete", "--force", "ID")
+}
+
+// What CRIU keeps only where it is told to. Connections are kept in the host's
+// network, or one that is joined: a network of the container's own comes back empty.
+func TestCheckpointFlags(t *testing.T) {
+	needsCRIU(t)
+	testenv.Leaks(t)
+	for _, c := range []struct{ flag, script, holds string }{
+		{"--file-locks", "exec 9>/dev/shm/lock; flock -n 9; ", "! flock -n /dev/shm/lock true"},
+		{"--tcp-established", "nc -l -p 9875 -e cat >/dev/null & sleep 0.2; (while sleep 0.1; do echo x; done) | nc 127.0.0.1 9875 >/dev/shm/echoed & " +
+			"until test -s /dev/shm/echoed; do sleep 0.05; done; ", "rm /dev/shm/echoed; netstat -tn | grep -q ':9875 .*ESTABLISHED'"},
+	} {
+		t.Run(c.flag, func(t *testing.T) {
+			b := newCounter(t)
+			for _, applet := range []string{"flock", "nc", "netstat", "rm", "test"} {
+				if err := os.Symlink("busybox", filepath.Join(b.dir, "rootfs/bin", applet)); err != nil && !os.IsExist(err) {
+					t.Fatal(err)
+				}
+			}
+			b.Process.Args = []string{"sh", "-c", c.script + countingInMemory}
+			b.Linux.Namespaces = slices.DeleteFunc(b.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
+			b.detached("run", "--detach", "ID")
+			b.counted(3)
+			b.do("checkpoint", c.flag, "--image-path", "image", "--work-path", "work", "ID")
+			b.detached("restore", "--detach", c.flag, "--image-path", "image", "--work-path", "work", "ID")
+			b.counted(b.counted(0))
+			b.do("exec", "ID", "sh", "-c", c.holds)
+			b.do("delete", "--force", "ID")
+		})
+	}
 }
 
 // The memory can go to a server elsewhere, and comes back from what that keeps.
