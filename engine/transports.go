@@ -42,6 +42,10 @@ func (e *Engine) copy(ctx context.Context, from, to string, o CopyOptions) (r tr
 		return r, err
 	}
 	defer src.Close()
+	return e.copyFrom(ctx, src, to, o)
+}
+
+func (e *Engine) copyFrom(ctx context.Context, src transfer.Source, to string, o CopyOptions) (r transfer.Result, err error) {
 	dst, err := e.OpenDestination(ctx, to, o.To)
 	if err != nil {
 		return r, err

@@ -135,7 +135,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 		{"edit", "New images from old ones:", []*cobra.Command{a.repackCommand(), a.configCommand(), a.mutateCommand(), a.newCommand(), a.indexCommand()}},
 		{"contents", "Inside images:", []*cobra.Command{a.layersCommand(), a.lsCommand(), a.catCommand(), a.diffCommand()}},
 		{"registry", "Registries:", []*cobra.Command{
-			a.loginCommand(), a.logoutCommand(), a.tagsCommand(), a.reposCommand(), a.deleteCommand(),
+			a.loginCommand(), a.logoutCommand(), a.tagsCommand(), a.reposCommand(), a.syncCommand(), a.deleteCommand(),
 			a.artifactCommand(), a.attachCommand(), a.discoverCommand(), a.serveCommand(),
 		}},
 		{"other", "More:", []*cobra.Command{a.demoCommand(), a.versionCommand(), a.manCommand()}},
