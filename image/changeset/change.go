@@ -41,8 +41,6 @@ type Change struct {
 	Kind Kind
 	Name string // in the form of safepath.Clean; "." for the root itself
 	now  state  // unless it is deleted
-	// doubtful: only the inode or the change time is another, as in a copy of the tree; perhaps nothing has changed.
-	doubtful bool
 }
 
 // A Set is what has changed in a tree.

@@ -148,9 +148,7 @@ func (c *comparer) entry(fd int, dir, base string, was *state, r *recordReader, 
 		c.add(Added, name, now)
 		f.any, f.names = true, true
 	case !c.untouched(was, &now):
-		// A hard link to what has not changed otherwise is doubtful, too, but then it counts which names are one file.
-		doubtful := now.kind() == unix.S_IFREG && was.sameAttributes(&now) && was.nlink == 1 && now.nlink == 1
-		c.set.changes = append(c.set.changes, Change{Kind: Modified, Name: name, now: now, doubtful: doubtful})
+		c.add(Modified, name, now)
 		f.any, f.names = true, f.names || was.ino != now.ino
 	case now.nlink > 1:
 		key := inode{now.dev, now.ino}
