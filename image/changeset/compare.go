@@ -2,6 +2,7 @@ package changeset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -198,6 +199,12 @@ func (c *comparer) untouched(was, now *state) bool {
 
 func (c *comparer) subdir(fd int, name, base string, was, now *state, r *recordReader, f *findings) error {
 	sub, err := c.enter(fd, name, base, now)
+	if errors.Is(err, unix.EACCES) && was != nil && was.isDir() && c.untouched(was, now) {
+		// Nor could the record's maker enter it; nobody without root has been in there since.
+		c.options.warn("%q may not be entered: what may have changed in there is left out", name)
+		r.skip()
+		return nil
+	}
 	if err != nil {
 		return err
 	}

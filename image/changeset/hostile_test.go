@@ -217,6 +217,39 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
+// TestClosedDirectory: a tree whose owner may not enter one of its directories has a record, and is compared with it.
+func TestClosedDirectory(t *testing.T) {
+	testenv.Root(t)
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		check(t, os.Chmod(d, 0o755))
+	}
+	steps(t, dir, write("closed/f", "x"), do(chmod(0), "closed"), write("open/f", "x"))
+	check(t, os.Lchown(dir+"/closed", 65534, 65534))
+	root := openRoot(t, dir)
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		var record bytes.Buffer
+		err := unix.Setfsuid(65534)
+		if err == nil {
+			err = Scan(context.Background(), root, &record)
+		}
+		var warned int
+		if err == nil {
+			var set *Set
+			set, err = Compare(context.Background(), root, bytes.NewReader(record.Bytes()), Options{Warn: func(string) { warned++ }})
+			if err == nil && (!set.Empty() || warned != 1) {
+				err = errors.New("changes, or no warning: " + listing(set))
+			}
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // FuzzRecord: any record is read to an error or to its end.
 func FuzzRecord(f *testing.F) {
 	dir := f.TempDir()
