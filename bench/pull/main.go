@@ -55,6 +55,17 @@ func run(ctx context.Context, layout string, runs int) (err error) {
 	if err != nil {
 		return err
 	}
+	table, err := measure.CompareCold(ctx, runs, casesOf(dir, ours, reference))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("loopback registry to root file system, %s, %d runs each, medians\n", filepath.Base(layout), runs)
+	fmt.Print(table)
+	return nil
+}
+
+// casesOf are the ways to bring an image here. All that they make is in dir.
+func casesOf(dir, ours, reference string) []measure.Case {
 	cases := []measure.Case{
 		{Name: "tare unpack", Command: func(ctx context.Context, run int) (*exec.Cmd, error) {
 			at := filepath.Join(dir, "ours"+strconv.Itoa(run))
@@ -96,11 +107,5 @@ func run(ctx context.Context, layout string, runs int) (err error) {
 			return nil
 		}
 	}
-	table, err := measure.CompareCold(ctx, runs, cases)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("loopback registry to root file system, %s, %d runs each, medians\n", filepath.Base(layout), runs)
-	fmt.Print(table)
-	return nil
+	return cases
 }
