@@ -36,12 +36,11 @@ type WriteOptions struct {
 // Writer writes an archive. Its methods, but for Commit and Close, may be
 // called concurrently.
 type Writer struct {
-	name  string
-	opts  WriteOptions
-	file  *newfile.File  // nil where it goes to a pipe
-	pipe  *os.File       // standard output, or a FIFO; not ours to close if it is the first
-	zip   io.WriteCloser // nil if the archive is not compressed
-	owned bool
+	name string
+	opts WriteOptions
+	out  *File          // nil where the file is somebody else's
+	file *newfile.File  // nil where it goes to a pipe
+	zip  io.WriteCloser // nil if the archive is not compressed
 
 	mu     sync.Mutex
 	w      io.Writer // the top of these
@@ -56,34 +55,61 @@ type Writer struct {
 // place of a file that is there. What is there and is no regular file, such as a
 // FIFO, is written to as the archive comes.
 func Create(path string, o WriteOptions) (*Writer, error) {
-	w := &Writer{name: path, opts: o, owned: true}
-	st, err := os.Stat(path)
-	switch {
-	case err == nil && st.IsDir():
-		err = errors.New("is a directory")
-	case err == nil && !st.Mode().IsRegular():
-		w.pipe, err = os.OpenFile(path, os.O_WRONLY, 0)
-	default:
-		w.file, err = newfile.Create(path, 0o644)
-	}
+	f, err := NewFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("create archive %s: %w", path, err)
 	}
-	return w.begin()
+	w := &Writer{name: path, opts: o, out: f, file: f.file}
+	return w.begin(f)
 }
 
 // CreateOn is Create for an open file or pipe, which stays its owner's; name is
 // what messages call it.
 func CreateOn(name string, pipe *os.File, o WriteOptions) (*Writer, error) {
-	w := &Writer{name: name, opts: o, pipe: pipe}
-	return w.begin()
+	w := &Writer{name: name, opts: o}
+	return w.begin(pipe)
 }
 
-func (w *Writer) begin() (*Writer, error) {
-	w.have, w.images = map[string]int64{}, []savedImage{}
-	if w.w = io.Writer(w.pipe); w.file != nil {
-		w.w = w.file
+// File is a file to be written that appears at Commit; if its path is that of a
+// FIFO or a device, it is written to as it comes.
+type File struct {
+	io.Writer
+	file *newfile.File // or
+	pipe *os.File
+}
+
+// NewFile prepares to write a file.
+func NewFile(path string) (*File, error) {
+	st, err := os.Stat(path)
+	switch {
+	case err == nil && st.IsDir():
+		return nil, errors.New("is a directory")
+	case err == nil && !st.Mode().IsRegular():
+		pipe, err := os.OpenFile(path, os.O_WRONLY, 0)
+		return &File{pipe, nil, pipe}, err
 	}
+	file, err := newfile.Create(path, 0o644)
+	return &File{file, file, nil}, err
+}
+
+// Commit gives the file its name.
+func (f *File) Commit() error {
+	if f.file == nil {
+		return nil
+	}
+	return f.file.Commit()
+}
+
+// Close ends the writing. Without a Commit before it, there was never a file.
+func (f *File) Close() error {
+	if f.file == nil {
+		return f.pipe.Close()
+	}
+	return f.file.Close()
+}
+
+func (w *Writer) begin(to io.Writer) (*Writer, error) {
+	w.have, w.images, w.w = map[string]int64{}, []savedImage{}, to
 	var err error
 	switch w.opts.Compression {
 	case image.Gzip:
@@ -268,8 +294,8 @@ func (w *Writer) Commit(ctx context.Context) error {
 	if err == nil {
 		err = w.finish()
 	}
-	if err == nil && w.file != nil {
-		err = w.file.Commit()
+	if err == nil && w.out != nil {
+		err = w.out.Commit()
 	}
 	if err != nil {
 		return fmt.Errorf("write archive %s: %w", w.name, err)
@@ -313,14 +339,10 @@ func (w *Writer) finish() error {
 
 // Close ends the writing. Without a Commit before it, there was never an archive.
 func (w *Writer) Close() error {
-	if w.file != nil {
-		return w.file.Close()
+	if w.out == nil {
+		return nil
 	}
-	if w.owned {
-		w.owned = false
-		return w.pipe.Close()
-	}
-	return nil
+	return w.out.Close()
 }
 
 // addName makes an entry of index.json.

@@ -129,9 +129,10 @@ func (a *app) addVerbs(root *cobra.Command) {
 		verbs     []*cobra.Command
 	}{
 		{"run", "Containers:", []*cobra.Command{a.runCommand(), a.psCommand(), a.rmCommand(), a.commitCommand(), a.explainCommand()}},
-		{"image", "Images:", []*cobra.Command{a.imagesCommand(), a.inspectCommand(), a.tagCommand(), a.unpackCommand(), a.rmiCommand(),
-			a.gcCommand(), a.fsckCommand()}},
-		{"transfer", "From place to place:", []*cobra.Command{a.pullCommand(), a.pushCommand(), a.copyCommand(), a.saveCommand(), a.loadCommand()}},
+		{"image", "Images:", []*cobra.Command{a.imagesCommand(), a.inspectCommand(), a.historyCommand(), a.tagCommand(), a.unpackCommand(),
+			a.rmiCommand(), a.gcCommand(), a.fsckCommand()}},
+		{"transfer", "From place to place:", []*cobra.Command{a.pullCommand(), a.pushCommand(), a.copyCommand(), a.saveCommand(), a.loadCommand(),
+			a.importCommand(), a.exportCommand()}},
 		{"edit", "New images from old ones:", []*cobra.Command{a.repackCommand(), a.configCommand(), a.mutateCommand(), a.newCommand(), a.indexCommand()}},
 		{"contents", "Inside images:", []*cobra.Command{a.layersCommand(), a.lsCommand(), a.catCommand(), a.diffCommand()}},
 		{"registry", "Registries:", []*cobra.Command{
