@@ -60,6 +60,7 @@ func tutorial(t *testing.T, path string) (steps []step) {
 
 func TestTutorial(t *testing.T)   { runPage(t, "tutorial.md") }
 func TestMutatePage(t *testing.T) { runPage(t, "mutate.md") }
+func TestImagesPage(t *testing.T) { runPage(t, "images.md") }
 
 // runPage runs a page of the documentation word for word, in one shell as a
 // reader would, and compares what each command prints with what the page shows.
