@@ -41,47 +41,51 @@ A list given with --from has one REPOSITORY[:TAGS] on a line, and comments after
 		if err != nil {
 			return err
 		}
-		if len(*flags.what.platforms) == 0 {
-			*flags.what.all = true // a mirror has them all
-		}
-		options, err := flags.what.options()
-		if err != nil {
-			return err
-		}
-		source, err := flags.registry.with(*flags.srcCreds).client(a.getenv)
-		if err != nil {
-			return err
-		}
-		defer source.Close()
-		destination, err := flags.registry.with(*flags.dstCreds).client(a.getenv)
-		if err != nil {
-			return err
-		}
-		defer destination.Close()
-		e, err := a.engine()
-		if err != nil {
-			return err
-		}
-		defer e.Close()
-		o := engine.SyncOptions{Options: options, From: source, To: destination, Scoped: *scoped, DryRun: *dryRun}
-		var done []syncedImage
-		o.Each = func(s engine.SyncedImage) {
-			if format == "json" {
-				done = append(done, summaryOfSync(s))
-				return
-			}
-			a.tellSync(s, *dryRun)
-		}
-		err = a.showTransfer("Syncing to "+args[len(args)-1], func(p transfer.Progress) error {
-			o.Progress = p
-			return e.Sync(cmd.Context(), items, args[len(args)-1], o)
-		})
-		if format == "json" {
-			err = errors.Join(printJSON(a.stdout, list(done)), err)
-		}
-		return err
+		o := engine.SyncOptions{Scoped: *scoped, DryRun: *dryRun}
+		return a.sync(cmd, flags, items, args[len(args)-1], o, format)
 	}
 	return cmd
+}
+
+func (a *app) sync(cmd *cobra.Command, flags transferFlags, items []engine.SyncItem, to string, o engine.SyncOptions, format string) (err error) {
+	if len(*flags.what.platforms) == 0 {
+		*flags.what.all = true // a mirror has them all
+	}
+	if o.Options, err = flags.what.options(); err != nil {
+		return err
+	}
+	source, err := flags.registry.with(*flags.srcCreds).client(a.getenv)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	destination, err := flags.registry.with(*flags.dstCreds).client(a.getenv)
+	if err != nil {
+		return err
+	}
+	defer destination.Close()
+	e, err := a.engine()
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	o.From, o.To = source, destination
+	var done []syncedImage
+	o.Each = func(s engine.SyncedImage) {
+		if format == "json" {
+			done = append(done, summaryOfSync(s))
+			return
+		}
+		a.tellSync(s, o.DryRun)
+	}
+	err = a.showTransfer("Syncing to "+to, func(p transfer.Progress) error {
+		o.Progress = p
+		return e.Sync(cmd.Context(), items, to, o)
+	})
+	if format == "json" {
+		err = errors.Join(printJSON(a.stdout, list(done)), err)
+	}
+	return err
 }
 
 func (a *app) syncItems(args, files []string) ([]engine.SyncItem, error) {
