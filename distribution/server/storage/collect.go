@@ -150,10 +150,11 @@ func (r repository) blobs() func(func(digest.Digest) bool) {
 }
 
 // readRepository reads all manifests, also those about to come, without those
-// that known has already.
+// that known has already. What is pending is read first: whatever is no longer
+// so when it is looked for is among the manifests by then.
 func (c *collector) readRepository(ctx context.Context, repo string, known repository) (repository, error) {
 	r := repository{}
-	for _, dir := range []string{manifestDir(repo), pendingDir(repo)} {
+	for _, dir := range []string{pendingDir(repo), manifestDir(repo)} {
 		err := c.each(ctx, dir, func(name string) error {
 			d, ok := fromPendingName(name)
 			if !ok {
@@ -165,7 +166,7 @@ func (c *collector) readRepository(ctx context.Context, repo string, known repos
 			}
 			data, err := c.objects.Get(ctx, dir+"/"+name, maxManifestBytes)
 			if errors.Is(err, ErrNotExist) {
-				return nil // removed, or no longer pending: then it comes next
+				return nil // removed, or no longer pending
 			}
 			if err != nil {
 				return err
@@ -307,7 +308,10 @@ func (c *collector) removeLinksOf(ctx context.Context, repo string, candidates [
 		inUse[d] = true
 	}
 	for _, d := range candidates {
-		if done > 0 && time.Now().After(gate.until) {
+		if time.Now().After(gate.until) {
+			if done == 0 {
+				return len(candidates), nil // too slow to remove anything safely; perhaps the next time
+			}
 			break
 		}
 		done++

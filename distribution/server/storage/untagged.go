@@ -27,10 +27,11 @@ func (c *collector) removeUntagged(ctx context.Context, repo string, r repositor
 		return err
 	}
 	defer func() { err = errors.Join(err, gate.open()) }()
-	now, err := c.readRepository(ctx, repo, r)
-	if err == nil {
-		tagged, err = c.tagged(ctx, repo)
+	tagged, err = c.tagged(ctx, repo)
+	if err != nil {
+		return err
 	}
+	now, err := c.readRepository(ctx, repo, r)
 	if err != nil {
 		return err
 	}
@@ -64,8 +65,18 @@ func (c *collector) countOld(ctx context.Context, repo string, r repository, los
 	return nil
 }
 
-// tagged lists the manifests that have a tag, or are about to come.
+// tagged lists the manifests that are about to come, and those that have a tag,
+// in this order, as in readRepository.
 func (c *collector) tagged(ctx context.Context, repo string) (roots []digest.Digest, err error) {
+	err = c.each(ctx, pendingDir(repo), func(name string) error {
+		if d, ok := fromPendingName(name); ok {
+			roots = append(roots, d)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	err = c.each(ctx, tagDir(repo), func(tag string) error {
 		data, err := c.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
 		if err == nil {
@@ -73,15 +84,6 @@ func (c *collector) tagged(ctx context.Context, repo string) (roots []digest.Dig
 		}
 		_, err = exists(err)
 		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = c.each(ctx, pendingDir(repo), func(name string) error {
-		if d, ok := fromPendingName(name); ok {
-			roots = append(roots, d)
-		}
-		return nil
 	})
 	return roots, err
 }
