@@ -37,14 +37,14 @@ registries, and their images anywhere.`,
 
 // indexFlags are those of the verbs that change an index.
 type indexFlags struct {
-	app                 *app
-	tag                 *string
-	quiet               *bool
-	annotations         *[]string
-	platform            func() (*v1.Platform, error)
-	osVersion           *string
-	variant, osFeatures *[]string
-	registry            registryFlags
+	app         *app
+	tag         *string
+	quiet       *bool
+	annotations *[]string
+	platform    func() (*v1.Platform, error)
+	osVersion   *string
+	osFeatures  *[]string
+	registry    registryFlags
 }
 
 func (a *app) declareIndexFlags(cmd *cobra.Command, platformUsage string) *indexFlags {

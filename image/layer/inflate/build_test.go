@@ -22,9 +22,6 @@ func (w *bitWriter) bits(v uint64, n uint) {
 	}
 }
 
-// align goes to the next byte.
-func (w *bitWriter) align() { w.n = 0 }
-
 // tree is a code by the lengths of its words.
 type tree []uint8
 
