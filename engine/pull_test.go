@@ -22,6 +22,7 @@ import (
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/remote"
 	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/layout"
 	"github.com/tare-oci/tare/internal/testenv"
 )
 
@@ -498,4 +499,47 @@ func runCommand(name string, args ...string) (string, error) {
 		err = errors.New(state.String())
 	}
 	return string(out), err
+}
+
+// A byte that was flipped on the way once costs a second fetch of that layer,
+// also where it is unpacked as it comes.
+func TestDamagedOnTheWay(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	dir := bigImage(t)
+	for name, get := range map[string]func(e *Engine, name string) error{
+		"pull": func(e *Engine, name string) error {
+			_, err := e.Pull(t.Context(), name, impatient(t))
+			return err
+		},
+		"unpack": func(e *Engine, name string) error {
+			return e.Unpack(t.Context(), name, filepath.Join(t.TempDir(), "bundle"), UnpackOptions{Pull: impatient(t)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t, dir)
+			layer := b.layer(t, 1)
+			good := readBlob(t, b, layer)
+			bad := bytes.Clone(good)
+			bad[len(bad)/2] ^= 1
+			asked := 0
+			b.answer[layer.Digest] = func(w http.ResponseWriter, r *http.Request) {
+				if asked++; asked == 1 {
+					answerBytes(bad)(w, r)
+					return
+				}
+				answerBytes(good)(w, r)
+			}
+			e := newEngine(t)
+			if err := get(e, b.name()); err != nil {
+				t.Fatal(err)
+			}
+			if asked != 2 {
+				t.Errorf("the layer was fetched %d times", asked)
+			}
+			if report, err := e.images.Fsck(t.Context(), layout.FsckOptions{}); err != nil || len(report.Problems) > 0 {
+				t.Error(report.Problems, err)
+			}
+		})
+	}
 }
