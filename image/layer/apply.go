@@ -39,12 +39,7 @@ func apply(ctx context.Context, blob io.Reader, root *safepath.Root, options Opt
 	defer s.stop()
 	a := newApplier(root, options)
 	a.archive = tarstream.NewReader(s, tarstream.Limits{MetaBytes: options.Limits.MetaBytes})
-	a.writers = startWriters(a)
-	err = a.entries(ctx)
-	if werr := a.writers.wait(); werr != nil {
-		err = werr // it came first
-	}
-	if err != nil {
+	if err := a.entries(ctx); err != nil {
 		return Result{}, errors.Join(err, a.tree.closeAll())
 	}
 	if err := a.tree.finish(); err != nil {
@@ -65,7 +60,6 @@ type applier struct {
 	options Options
 	archive *tarstream.Reader
 	tree    *tree
-	writers *writers
 	result  Result
 
 	uid, gid uint32 // whom new files belong to by themselves
@@ -217,7 +211,7 @@ func (a *applier) makeParent(name string, h *tarstream.Header) (*dir, error) {
 	d.times, d.dirty, d.implicit = timesOf(h), true, !hidden
 	uid, gid, err := a.owner(&tarstream.Header{})
 	if err == nil {
-		err = a.own(d.fd, originIn(p), mode, uid, gid, true)
+		err = a.own(d.fd, p, mode, uid, gid, true)
 	}
 	if err == nil && hidden {
 		err = a.setOpaque(d)

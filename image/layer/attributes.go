@@ -53,7 +53,7 @@ func (a *applier) attributes(fd int, p *dir, h *tarstream.Header, isDir bool) er
 		return err
 	}
 	mode := workMode(h)
-	if err := a.own(fd, originIn(p), mode, uid, gid, isDir); err != nil {
+	if err := a.own(fd, p, mode, uid, gid, isDir); err != nil {
 		return err
 	}
 	err = a.xattrs(h, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) })
@@ -80,37 +80,18 @@ func workMode(h *tarstream.Header) uint32 {
 	return h.Mode
 }
 
-// origin is where a file's owner and mode come from before they are set.
-type origin int
-
-const (
-	wasThere  origin = iota // who knows
-	inherited               // it is new, and some are those of the directory it was made in
-	asMade                  // it is new, and they are as it was made
-)
-
-// originIn is that of a file just made in p, or of one that was there before, if p is nil.
-func originIn(p *dir) origin {
-	switch {
-	case p == nil:
-		return wasThere
-	case p.inherits:
-		return inherited
-	}
-	return asMade
-}
-
 // own sets owner and mode, where they are not what a file made with that mode has by itself.
-func (a *applier) own(fd int, from origin, mode, uid, gid uint32, isDir bool) error {
-	if from != asMade || uid != a.uid || gid != a.gid {
+func (a *applier) own(fd int, p *dir, mode, uid, gid uint32, isDir bool) error {
+	asMade := p != nil && !p.inherits
+	if !asMade || uid != a.uid || gid != a.gid {
 		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
 			return fmt.Errorf("set owner %d:%d: %w", uid, gid, err)
 		}
 	}
-	if from == inherited {
+	if p != nil && p.inherits {
 		dropACL(fd, isDir)
 	}
-	if from != asMade || mode&specialBits != 0 || mode&a.umask != 0 {
+	if !asMade || mode&specialBits != 0 || mode&a.umask != 0 {
 		if err := unix.Fchmod(fd, mode); err != nil {
 			return fmt.Errorf("set mode %o: %w", mode, err)
 		}

@@ -56,9 +56,6 @@ func (a *applier) file(d *dir, base string, h *tarstream.Header) error {
 	if err != nil {
 		return err
 	}
-	if a.writers.takes(h) {
-		return a.writers.add(fd, d, a.archive, h)
-	}
 	err = a.content(fd, h)
 	if err == nil {
 		err = a.attributes(fd, d, h, false)
@@ -85,25 +82,23 @@ func (a *applier) content(fd int, h *tarstream.Header) error {
 		if err != nil {
 			return err
 		}
-		if err := writeAt(fd, piece, offset); err != nil {
-			return err
+		for len(piece) > 0 {
+			var n int
+			if h.Sparse {
+				n, err = unix.Pwrite(fd, piece, offset)
+			} else {
+				n, err = unix.Write(fd, piece)
+			}
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+			offset += int64(n)
+			piece = piece[n:]
 		}
 	}
-}
-
-func writeAt(fd int, b []byte, offset int64) error {
-	for len(b) > 0 {
-		n, err := unix.Pwrite(fd, b, offset)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("write: %w", err)
-		}
-		offset += int64(n)
-		b = b[n:]
-	}
-	return nil
 }
 
 // dir makes a directory, or gives the one that is there the entry's attributes. Its contents stay.

@@ -7,10 +7,8 @@
 //	blob ─▶ inflate ─▶ hash ─▶ tarstream ─▶ applier ─▶ tree ─▶ *at system calls on directory descriptors
 //	      (goroutine)(goroutine)           whiteouts,  open directories,
 //	                                       types       names resolved beneath the root
-//	                                          └─▶ writers: contents and attributes of small files (goroutines)
 //
-// Buffers travel down that line and back. The contents of large files are written straight from them; small files are
-// left to others once they are there, as half the time that many of them take is spent completing them.
+// Buffers travel down that line and back; file contents are written straight from them.
 package layer
 
 import (
