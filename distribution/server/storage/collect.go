@@ -171,7 +171,9 @@ func (c *collector) readRepository(ctx context.Context, repo string, known repos
 			if err != nil {
 				return err
 			}
-			r[d] = parseParts(data)
+			if r[d], err = parseParts(data); err != nil {
+				return fmt.Errorf("manifest %s of %s: %w", d, repo, err)
+			}
 			return nil
 		})
 		if err != nil {
@@ -181,7 +183,10 @@ func (c *collector) readRepository(ctx context.Context, repo string, known repos
 	return r, nil
 }
 
-func parseParts(data []byte) (p parts) {
+// parseParts fails for what is no JSON: a manifest that cannot be read must not
+// count as one that names nothing. A field of another type than ours is none of
+// those that a push has checked.
+func parseParts(data []byte) (p parts, err error) {
 	var doc struct {
 		Config    *ocispec.Descriptor  `json:"config"`
 		Layers    []ocispec.Descriptor `json:"layers"`
@@ -190,8 +195,9 @@ func parseParts(data []byte) (p parts) {
 		Subject   *ocispec.Descriptor  `json:"subject"`
 	}
 	_, body, _ := strings.Cut(string(data), "\n")
-	if json.Unmarshal([]byte(body), &doc) != nil {
-		return p
+	err = json.Unmarshal([]byte(body), &doc)
+	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !ok {
+		return p, err
 	}
 	if doc.Config != nil {
 		p.blobs = append(p.blobs, doc.Config.Digest)
@@ -206,7 +212,7 @@ func parseParts(data []byte) (p parts) {
 	if doc.Subject != nil {
 		p.subject = doc.Subject.Digest
 	}
-	return p
+	return p, nil
 }
 
 // each calls f for every name below dir.
@@ -290,6 +296,9 @@ func (c *collector) removeLinks(ctx context.Context) error {
 // removeLinksOf takes blobs from a repository behind its gate, as many as the
 // time is enough for.
 func (c *collector) removeLinksOf(ctx context.Context, repo string, candidates []digest.Digest) (done int, err error) {
+	if err := c.removePending(ctx, repo); err != nil {
+		return 0, err
+	}
 	known, err := c.readRepository(ctx, repo, nil)
 	if err != nil {
 		return 0, err

@@ -2,6 +2,8 @@ package storage_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -71,5 +73,55 @@ func TestCollect(t *testing.T) {
 	}
 	if _, err := s.StatBlob(t.Context(), "b", shared); err != nil {
 		t.Error(err)
+	}
+}
+
+// A manifest in which a field has another type than the collector thinks keeps
+// what it names; one that cannot be read at all ends the collection.
+func TestCollectOddManifests(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	layer := blob(t, s, "a", "layer")
+	d := manifest(t, s, "a", fmt.Sprintf(`{"blobs":"none","layers":[{"digest":%q}]}`, layer), "", "v1")
+	time.Sleep(20 * time.Millisecond)
+	if report, err := s.Collect(t.Context(), storage.CollectOptions{}); err != nil || report.Links+report.BlobsRemoved != 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if _, err := s.StatBlob(t.Context(), "a", layer); err != nil {
+		t.Error(err)
+	}
+	file := filepath.Join(dir, "repositories/a/_manifests", strings.ReplaceAll(d.String(), ":", "-"))
+	if err := os.WriteFile(file, []byte("type\n{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Collect(t.Context(), storage.CollectOptions{}); err == nil || !strings.Contains(err.Error(), d.String()) {
+		t.Error(err)
+	}
+	if _, err := s.StatBlob(t.Context(), "a", layer); err != nil {
+		t.Error(err)
+	}
+}
+
+// A push that died before its repository had a manifest keeps nothing for ever.
+func TestCollectAbandonedPush(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	d := blob(t, s, "a", "layer")
+	body := fmt.Sprintf(`{"layers":[{"digest":%q}]}`, d)
+	pending := filepath.Join(dir, "repositories/a/_pending", strings.ReplaceAll(digest.FromString(body).String(), ":", "-")+".1")
+	if err := os.MkdirAll(filepath.Dir(pending), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pending, []byte("type\n"+body), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	for removed, age := range []time.Duration{time.Minute, 2 * time.Hour} {
+		if err := os.Chtimes(pending, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+		if report, err := s.Collect(t.Context(), storage.CollectOptions{}); err != nil || report.BlobsRemoved != removed {
+			t.Errorf("pending for %s: %+v, %v", age, report, err)
+		}
 	}
 }

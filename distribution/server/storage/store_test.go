@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server/storage"
 	"github.com/tare-oci/tare/distribution/server/storage/fs"
 )
@@ -287,3 +288,20 @@ func TestReferrers(t *testing.T) {
 }
 
 func anybody(string) bool { return true }
+
+// An upload that is larger than a limit that came later is refused.
+func TestLimitThatCameLater(t *testing.T) {
+	objects, err := fs.New(t.TempDir(), fs.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := start(t, storage.New(objects, storage.Options{}), "a")
+	s := storage.New(objects, storage.Options{})
+	if _, err := s.AppendUpload(t.Context(), "a", id, 0, strings.NewReader("0123456789")); err != nil {
+		t.Fatal(err)
+	}
+	s = storage.New(objects, storage.Options{MaxBlobBytes: 4})
+	if n, err := s.AppendUpload(t.Context(), "a", id, 10, strings.NewReader("x")); n != 10 || !errors.Is(err, distribution.ErrTooLarge) {
+		t.Error(n, err)
+	}
+}

@@ -77,9 +77,9 @@ func (s *Store) session(ctx context.Context, repo, id string) (session, error) {
 
 // acquire keeps a second request off an upload, at whatever registry; a client
 // that thinks its connection lost may come back while the first is still being
-// read.
+// read. The ids are clients' to choose, so their locks have names of their own.
 func (s *Store) acquire(ctx context.Context, id string) (release func(), err error) {
-	return s.objects.Lock(ctx, id)
+	return s.objects.Lock(ctx, "upload-"+id)
 }
 
 // UploadOffset returns how many bytes an upload has.
@@ -138,7 +138,7 @@ func (s *Store) bounded(r io.Reader, offset int64) io.Reader {
 	if s.opts.MaxBlobBytes == 0 {
 		return r
 	}
-	return &boundedReader{r: r, left: s.opts.MaxBlobBytes - offset}
+	return &boundedReader{r: r, left: max(s.opts.MaxBlobBytes-offset, 0)}
 }
 
 type boundedReader struct {
