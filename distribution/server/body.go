@@ -14,6 +14,7 @@ type body struct {
 	rw      http.ResponseWriter
 	idle    time.Duration
 	set     time.Time // when the read deadline was last moved
+	unread  bool      // there may be more to come
 	failed  bool      // the client did not send what it had announced
 
 	readBytes int64
@@ -23,6 +24,12 @@ func newBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *body {
 	b := &body{ReadCloser: r.Body, control: http.NewResponseController(w), rw: w, idle: idle}
 	// The connection still has the deadline of the answer before this one.
 	b.control.SetWriteDeadline(time.Time{})
+	if r.ContentLength != 0 {
+		// Who is refused before his body was read may not send it ever, and
+		// net/http waits for it.
+		b.unread = true
+		b.extend(time.Now())
+	}
 	return b
 }
 
@@ -30,13 +37,13 @@ func newBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *body {
 // without deadlines (a test's recorder) has none to move.
 func (b *body) Read(p []byte) (int, error) {
 	if now := time.Now(); now.Sub(b.set) > b.idle/8 {
-		b.set = now
-		b.control.SetReadDeadline(now.Add(b.idle))
+		b.extend(now)
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.readBytes += int64(n)
 	switch {
 	case err == io.EOF:
+		b.unread = false
 		// From here on net/http reads to see whether the client is still there;
 		// a deadline would tell it that it is not.
 		b.control.SetReadDeadline(time.Time{})
@@ -44,6 +51,11 @@ func (b *body) Read(p []byte) (int, error) {
 		b.failed = true
 	}
 	return n, err
+}
+
+func (b *body) extend(now time.Time) {
+	b.set = now
+	b.control.SetReadDeadline(now.Add(b.idle))
 }
 
 func (b *body) writer() *writer { return &writer{ResponseWriter: b.rw, body: b} }
@@ -57,6 +69,7 @@ type writer struct {
 }
 
 func (w *writer) WriteHeader(status int) {
+	w.extend()
 	w.status = status
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -71,12 +84,17 @@ func (w *writer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// extend gives the next piece its time.
+// extend gives the next piece its time: after that of the rest of a body that
+// nobody wants, for which net/http waits before it answers.
 func (w *writer) extend() {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.body.control.SetWriteDeadline(time.Now().Add(w.body.idle))
+	wait := w.body.idle
+	if w.body.unread {
+		wait *= 2
+	}
+	w.body.control.SetWriteDeadline(time.Now().Add(wait))
 }
 
 // ReadFrom sends a file piece by piece. Each piece is a LimitedReader of the

@@ -162,6 +162,9 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := g.serve(q); err != nil {
 		g.refuse(q, err)
 	}
+	if q.w.status == 0 { // an answer without a body, to HEAD
+		q.w.WriteHeader(http.StatusOK)
+	}
 	if g.opts.Observe != nil {
 		g.opts.Observe(&Observation{
 			Request: r, Endpoint: q.Endpoint, User: q.grant.User,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,10 +13,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -24,6 +28,7 @@ import (
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server"
 	"github.com/tare-oci/tare/distribution/server/storage"
+	"github.com/tare-oci/tare/distribution/server/storage/fs"
 )
 
 // newRegistry is a registry on a directory of the test's; its log has to stay
@@ -543,4 +548,58 @@ func FuzzServe(f *testing.F) {
 			t.Fatalf("%s %q: %d", method, path, w.Code)
 		}
 	})
+}
+
+// Who is refused before his body was read, and does not send it, is not waited
+// for longer than others.
+func TestRefusedBodyIsNotWaitedFor(t *testing.T) {
+	addr := serve(t, newRegistry(t, server.Options{IdleTimeout: 300 * time.Millisecond}))
+	for _, length := range []string{"Content-Length: 100", "Transfer-Encoding: chunked"} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		fmt.Fprintf(conn, "PUT /v2/a/manifests/-bad..tag HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", length)
+		if answer, err := io.ReadAll(conn); err != nil || !bytes.Contains(answer, []byte("HTTP/1.1 400")) {
+			t.Errorf("%s: %q %v", length, answer, err)
+		}
+	}
+}
+
+// An answer without a body has a status in the log, too.
+func TestObservedStatus(t *testing.T) {
+	var got []int
+	a := api{t, newRegistry(t, server.Options{Observe: func(o *server.Observation) { got = append(got, o.Status) }})}
+	a.pushImage("a", "1", "layer")
+	got = nil
+	a.do(200, "", "HEAD", "/v2/a/manifests/1", "")
+	a.do(200, "", "HEAD", "/v2/", "")
+	a.do(200, "", "GET", "/v2/a/manifests/1", "")
+	if !slices.Equal(got, []int{200, 200, 200}) {
+		t.Error(got)
+	}
+}
+
+// A blob in one request that goes wrong leaves no upload, which nobody knows.
+func TestOneRequestLeavesNoUpload(t *testing.T) {
+	dir := t.TempDir()
+	objects, err := fs.New(dir, fs.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := api{t, registryOn(t, objects, server.Options{})}
+	a.do(400, distribution.CodeDigestInvalid, "POST", "/v2/a/blobs/uploads/?digest=x", "content")
+	a.do(400, distribution.CodeDigestInvalid, "POST", "/v2/a/blobs/uploads/?digest="+digest.FromString("other").String(), "content")
+	r := httptest.NewRequest("POST", "/v2/a/blobs/uploads/?digest="+digest.FromString("content").String(), iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("content"))))
+	w := httptest.NewRecorder()
+	if a.ServeHTTP(w, r); w.Code != 400 {
+		t.Error(w.Code, w.Body)
+	}
+	for _, d := range []string{"sessions", "streams"} {
+		if left, err := os.ReadDir(filepath.Join(dir, d)); len(left) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Error(d, left, err)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -26,7 +27,12 @@ func (g *Registry) startUpload(q *request) error {
 		return err
 	}
 	if query.Has("digest") {
-		return g.commit(q, id, -1)
+		if err := g.commit(q, id, -1); err != nil {
+			// The client does not know the session, so nobody can go on with it.
+			_ = g.store.CancelUpload(context.WithoutCancel(q.Context()), q.Name, id) // it may have ended
+			return err
+		}
+		return nil
 	}
 	q.uploadHeaders(id, 0)
 	q.w.WriteHeader(http.StatusAccepted)
