@@ -5,12 +5,17 @@
 package access
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -50,6 +55,7 @@ type Guard struct {
 
 	mu     sync.Mutex
 	users  map[string][]byte // bcrypt hashes
+	hashes [][]byte          // the same, in the order of users' names
 	stamp  time.Time
 	size   int64
 	looked time.Time
@@ -58,6 +64,8 @@ type Guard struct {
 	// clients send the password with each request.
 	key    [32]byte
 	proofs map[[sha256.Size]byte]bool
+
+	comparing chan struct{} // has room for as many as may at a time
 }
 
 const (
@@ -65,11 +73,13 @@ const (
 	maxProofs    = 10_000
 	maxUsers     = 100_000
 	maxFileBytes = 16 << 20
+	// maxCompareWait is how long a password waits for its turn.
+	maxCompareWait = 10 * time.Second
 )
 
 // New reads the password file.
 func New(o Options) (*Guard, error) {
-	g := &Guard{opts: o, proofs: map[[sha256.Size]byte]bool{}}
+	g := &Guard{opts: o, proofs: map[[sha256.Size]byte]bool{}, comparing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	rand.Read(g.key[:]) // never fails
 	if err := g.load(); err != nil {
 		return nil, err
@@ -103,6 +113,10 @@ func (g *Guard) load() error {
 		return fmt.Errorf("%s:%w", g.opts.Passwords, err)
 	}
 	g.users, g.stamp, g.size = users, info.ModTime(), info.Size()
+	g.hashes = nil
+	for _, user := range slices.Sorted(maps.Keys(users)) {
+		g.hashes = append(g.hashes, users[user])
+	}
 	clear(g.proofs)
 	return nil
 }
@@ -133,9 +147,36 @@ func ParsePasswords(text string) (map[string][]byte, error) {
 	return users, nil
 }
 
-// nobody's hash is compared with for users that are not there, so that the time
-// does not tell who is.
+// nobody's hash is compared with for users that are not there if there are no
+// users at all.
 const nobody = "$2a$10$7EqJtq98hPqEX7fNZaFWoOhi5GZ0pgRTTHhXRBSHVVE5bJeuYuHq2"
+
+// decoy is the hash to compare with for a user that is not there, always the
+// same for a name: it is some user's, and so costs what users' hashes cost, so
+// that the time does not tell who is. The caller holds the lock.
+func (g *Guard) decoy(user string) []byte {
+	if len(g.hashes) == 0 {
+		return []byte(nobody)
+	}
+	sum := g.proof(user, "", nil)
+	return g.hashes[binary.BigEndian.Uint64(sum[:])%uint64(len(g.hashes))]
+}
+
+// compare is bcrypt's, but only so many at a time: passwords cost processor time
+// by design, and anybody may send some. Who waits too long is told to come again.
+func (g *Guard) compare(ctx context.Context, hash []byte, password string) error {
+	timeout := time.NewTimer(maxCompareWait)
+	defer timeout.Stop()
+	select {
+	case g.comparing <- struct{}{}:
+		defer func() { <-g.comparing }()
+		return bcrypt.CompareHashAndPassword(hash, []byte(password))
+	case <-timeout.C:
+		return distribution.ErrTooManyRequests
+	case <-ctx.Done():
+		return distribution.ErrTooManyRequests
+	}
+}
 
 // authenticate says who the client is: "" if it does not say.
 func (g *Guard) authenticate(r *http.Request) (user string, err error) {
@@ -161,14 +202,17 @@ func (g *Guard) authenticate(r *http.Request) (user string, err error) {
 	hash, known := g.users[user]
 	proof := g.proof(user, password, hash)
 	proven := known && g.proofs[proof]
+	if !known {
+		hash = g.decoy(user)
+	}
 	g.mu.Unlock()
 	if proven {
 		return user, nil
 	}
-	if !known {
-		hash = []byte(nobody)
-	}
-	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !known {
+	switch err := g.compare(r.Context(), hash, password); {
+	case errors.Is(err, distribution.ErrTooManyRequests):
+		return "", err
+	case err != nil || !known:
 		return "", distribution.ErrUnauthorized
 	}
 	g.mu.Lock()

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -183,6 +184,47 @@ func TestMatch(t *testing.T) {
 		if got := Match(c.pattern, c.name); got != c.want {
 			t.Errorf("%q matches %q: %v", c.pattern, c.name, got)
 		}
+	}
+}
+
+// Who is not there costs as much as who is: some user's hash is compared with,
+// the same each time. No more passwords are compared at a time than may be.
+func TestDecoyAndTurns(t *testing.T) {
+	g, _ := newGuard(t)
+	for _, user := range []string{"mallory", "eve"} {
+		hash := string(g.decoy(user))
+		if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost != bcrypt.MinCost || hash != string(g.decoy(user)) {
+			t.Error(user, hash, err)
+		}
+	}
+	for range cap(g.comparing) {
+		g.comparing <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	r := httptest.NewRequestWithContext(ctx, "GET", "/v2/", nil)
+	r.SetBasicAuth("bob", "b")
+	if _, err := g.Allow(r, nil); !errors.Is(err, distribution.ErrTooManyRequests) {
+		t.Error(err)
+	}
+	<-g.comparing
+	if _, err := allow(g, "bob", "b", "", ""); err != nil {
+		t.Error(err)
+	}
+	g.comparing <- struct{}{}
+	if _, err := allow(g, "bob", "b", "", ""); err != nil { // who has proven himself waits for nobody
+		t.Error(err)
+	}
+}
+
+// No name that a client can think of keeps Match busy.
+func TestMatchIsQuick(t *testing.T) {
+	start := time.Now()
+	if Match("**a**a**a**b", strings.Repeat("a", 255)) || Match("*a*a*a*b", strings.Repeat("a", 255)) {
+		t.Error("matches")
+	}
+	if took := time.Since(start); took > time.Second/10 {
+		t.Error(took)
 	}
 }
 
