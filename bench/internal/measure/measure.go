@@ -1,6 +1,7 @@
 // Package measure runs named commands or functions in turn and compares them: median wall time, CPU time and peak
-// memory of each, as ratios to the first. The runs are interleaved, A B C A B C, so that whatever else the machine does
-// falls on all of them alike.
+// memory of each, as ratios to the first. The runs are interleaved, so that whatever else the machine does falls on all
+// of them alike, and in each round the order is another one: what a command leaves the kernel to clean up is paid for by
+// the next, and that shall not always be the same.
 package measure
 
 import (
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
@@ -82,7 +84,9 @@ func compare(ctx context.Context, first, runs int, cases []Case) (Table, error) 
 		table.Rows[i].Name = c.Name
 	}
 	for run := first; run < runs; run++ {
-		for i, c := range cases {
+		// Seeded, so that every invocation measures the same.
+		for _, i := range rand.New(rand.NewPCG(uint64(run), 0)).Perm(len(cases)) {
+			c := cases[i]
 			if err := ctx.Err(); err != nil {
 				return Table{}, err
 			}
