@@ -192,6 +192,60 @@ func TestBadArchives(t *testing.T) {
 	}
 }
 
+// TestFileByLink: a symbolic link stays what it is, and what one of our open
+// files is called is no name to replace, as /dev/stdout has one.
+func TestFileByLink(t *testing.T) {
+	dir := t.TempDir()
+	for _, link := range [][2]string{{"there", "file"}, {"missing", "new"}, {"chain", dir + "/there"}} {
+		if err := os.Symlink(link[1], filepath.Join(dir, link[0])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.Create(filepath.Join(dir, "open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	before, err := open.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := fmt.Sprintf("/proc/self/fd/%d", open.Fd())
+	if err := os.Symlink(fd, filepath.Join(dir, "stdout")); err != nil {
+		t.Fatal(err)
+	}
+	for path, target := range map[string]string{"there": "file", "missing": "new", "chain": "file", "stdout": "open"} {
+		path = filepath.Join(dir, path)
+		f, err := archive.NewFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(f, path); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Commit(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Lstat(path)
+		got, rerr := os.ReadFile(filepath.Join(dir, target))
+		if err != nil || st.Mode()&fs.ModeSymlink == 0 || rerr != nil || string(got) != path {
+			t.Errorf("%s: %v, %v; %s has %q, %v", path, st, err, target, got, rerr)
+		}
+	}
+	if after, err := os.Stat(filepath.Join(dir, "open")); err != nil || !os.SameFile(before, after) {
+		t.Errorf("an open file was replaced: %v", err)
+	}
+	if err := os.Symlink("loop", filepath.Join(dir, "loop")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := archive.NewFile(filepath.Join(dir, "loop")); err == nil {
+		t.Error("a link to itself was written to")
+	}
+}
+
 // TestTruncated cuts an archive everywhere: each is an error, or whole.
 func TestTruncated(t *testing.T) {
 	one := layerTar(t, "one")

@@ -8,10 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -71,25 +75,56 @@ func CreateOn(name string, pipe *os.File, o WriteOptions) (*Writer, error) {
 }
 
 // File is a file to be written that appears at Commit; if its path is that of a
-// FIFO or a device, it is written to as it comes.
+// FIFO, a device or an open file of ours (/dev/stdout), it is written to as it
+// comes.
 type File struct {
 	io.Writer
 	file *newfile.File // or
 	pipe *os.File
 }
 
-// NewFile prepares to write a file.
+// NewFile prepares to write a file. A symbolic link stays; what it leads to is
+// written.
 func NewFile(path string) (*File, error) {
+	path, opened, err := follow(path)
+	if err != nil {
+		return nil, err
+	}
 	st, err := os.Stat(path)
 	switch {
 	case err == nil && st.IsDir():
 		return nil, errors.New("is a directory")
-	case err == nil && !st.Mode().IsRegular():
-		pipe, err := os.OpenFile(path, os.O_WRONLY, 0)
+	case opened || err == nil && !st.Mode().IsRegular():
+		pipe, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 		return &File{pipe, nil, pipe}, err
 	}
 	file, err := newfile.Create(path, 0o644)
 	return &File{file, file, nil}, err
+}
+
+// follow finds what symbolic links lead to. A link among those of a process's
+// open files, as /dev/stdout leads to, is no name that a file could be given.
+func follow(path string) (target string, opened bool, err error) {
+	const maxLinks = 40
+	path = filepath.Clean(path)
+	for range maxLinks {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", false, err
+		}
+		path = filepath.Join(dir, filepath.Base(path))
+		to, err := os.Readlink(path)
+		switch {
+		case err != nil: // no link, or nothing at all yet
+			return path, false, nil
+		case strings.HasPrefix(dir, "/proc/") && filepath.Base(dir) == "fd":
+			return path, true, nil
+		case !filepath.IsAbs(to):
+			to = filepath.Join(dir, to)
+		}
+		path = to
+	}
+	return "", false, &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
 }
 
 // Commit gives the file its name.

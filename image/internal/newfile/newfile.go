@@ -56,15 +56,7 @@ func (f *File) Commit() error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if f.temp == "" {
-		// linkat(2) does not replace a file, rename(2) does.
-		f.temp = hidden(f.path)
-		if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, f.temp, unix.AT_SYMLINK_FOLLOW); err != nil {
-			f.temp = ""
-			return &fs.PathError{Op: "link", Path: f.path, Err: err}
-		}
-	}
-	if err := os.Rename(f.temp, f.path); err != nil {
+	if err := f.name(); err != nil {
 		return err
 	}
 	f.temp, f.done = "", true
@@ -74,6 +66,31 @@ func (f *File) Commit() error {
 	}
 	defer dir.Close()
 	return dir.Sync()
+}
+
+// name gives the file its name: at once where no other file has it, so that
+// there is no moment at which a killed process would leave a hidden one.
+func (f *File) name() error {
+	if f.temp == "" {
+		err := f.link(f.path)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		temp := hidden(f.path) // linkat(2) does not replace a file, rename(2) does
+		if err := f.link(temp); err != nil {
+			return err
+		}
+		f.temp = temp
+	}
+	return os.Rename(f.temp, f.path)
+}
+
+func (f *File) link(path string) error {
+	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+	if err != nil {
+		return &fs.PathError{Op: "link", Path: f.path, Err: err}
+	}
+	return nil
 }
 
 // Close ends the writing. Without a Commit before it, there was never a file.
