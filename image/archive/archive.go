@@ -35,6 +35,9 @@ type Archive struct {
 	made    map[digest.Digest][]byte // documents that a docker archive does not have
 	blobs   map[digest.Digest]member // by digest, in a docker archive
 	oci     bool
+
+	madeBytes int
+	hashes    map[int64]digest.Digest // of members that were read, by their offsets
 }
 
 // Open opens the archive at path.
@@ -95,6 +98,14 @@ func (a *Archive) in(err error) error {
 // Names lists what is in the archive, in its order. Something with several
 // names is there several times, something without one once.
 func (a *Archive) Names() []layout.Name { return a.names }
+
+// IsAt says whether the archive is an OCI archive and was read from the file at
+// path.
+func (a *Archive) IsAt(path string) bool {
+	mine, err := os.Stat(a.members.name)
+	other, oerr := os.Stat(path)
+	return a.oci && err == nil && oerr == nil && os.SameFile(mine, other)
+}
 
 // Close closes the archive's file.
 func (a *Archive) Close() error { return a.members.file.Close() }

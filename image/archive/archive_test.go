@@ -171,6 +171,7 @@ func TestBadArchives(t *testing.T) {
 		"not a list":        {tarOf(t, entry{name: "manifest.json", content: `{"a":1}`}), "not a list of images"},
 		"huge manifest":     {tarOf(t, entry{name: "manifest.json", content: "[" + strings.Repeat(" ", 17<<20) + "]"}), `member "manifest.json": 17825794 bytes, more than`},
 		"bad tag":           {tarOf(t, entry{name: "manifest.json", content: `[{"Config":"c","RepoTags":["a\nb"],"Layers":[]}]`}, entry{name: "c", content: configFor()}), "RepoTags"},
+		"many tags":         {tarOf(t, entry{name: "manifest.json", content: `[{"Config":"c","RepoTags":["a:1"` + strings.Repeat(`,"a:1"`, 1<<14) + `],"Layers":[]}]`}, entry{name: "c", content: configFor()}), "more than 16384 tags"},
 		"parents":           {tarOf(t, entry{name: "repositories", content: `{"a":{"1":"x"}}`}, entry{name: "x/json", content: `{"parent":"x","throwaway":true}`}), "circle of parents"},
 		"layout version":    {tarOf(t, entry{name: "oci-layout", content: `{"imageLayoutVersion":"9"}`}, entry{name: "index.json", content: "{}"}), "imageLayoutVersion"},
 		"no index":          {tarOf(t, entry{name: "oci-layout", content: `{"imageLayoutVersion":"1.0.0"}`}), `member "index.json" is missing`},

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tare-oci/tare/image"
+	"github.com/tare-oci/tare/image/layer"
 	"github.com/tare-oci/tare/image/layout"
 )
 
@@ -23,7 +24,8 @@ const (
 	dockerManifestFile = "manifest.json"
 	repositoriesFile   = "repositories"
 	maxDockerImages    = 4096
-	maxTags            = 4096 // of one image
+	maxTags            = 1 << 14   // of all images
+	maxMadeBytes       = 256 << 20 // of configs and manifests, which are held in memory
 )
 
 // dockerImage is an entry of manifest.json.
@@ -36,7 +38,7 @@ type dockerImage struct {
 // readDocker finds the images of a docker archive and makes the manifests that
 // it does not have.
 func (a *Archive) readDocker(ctx context.Context) error {
-	a.made, a.blobs = map[digest.Digest][]byte{}, map[digest.Digest]member{}
+	a.made, a.blobs, a.hashes = map[digest.Digest][]byte{}, map[digest.Digest]member{}, map[int64]digest.Digest{}
 	switch {
 	case a.members.has(dockerManifestFile):
 		return a.readDockerManifest(ctx)
@@ -78,8 +80,8 @@ func (a *Archive) readDockerManifest(ctx context.Context) error {
 		return bad("%d images, more than %d", len(images), maxDockerImages)
 	}
 	for i, img := range images {
-		if len(img.Layers) > image.MaxLayers || len(img.RepoTags) > maxTags {
-			return bad("[%d]: %d layers and %d tags, more than %d and %d", i, len(img.Layers), len(img.RepoTags), image.MaxLayers, maxTags)
+		if len(img.Layers) > image.MaxLayers {
+			return bad("[%d]: %d layers, more than %d", i, len(img.Layers), image.MaxLayers)
 		}
 		config, err := a.members.read(img.Config, image.MaxDocumentBytes)
 		if err != nil {
@@ -94,7 +96,13 @@ func (a *Archive) readDockerManifest(ctx context.Context) error {
 
 // addImage makes the manifest of an image.
 func (a *Archive) addImage(ctx context.Context, config []byte, layers, names []string) error {
-	configDesc := a.make(v1.MediaTypeImageConfig, config)
+	if len(a.names)+len(names) > maxTags {
+		return fmt.Errorf("more than %d tags", maxTags)
+	}
+	configDesc, err := a.make(v1.MediaTypeImageConfig, config)
+	if err != nil {
+		return err
+	}
 	decoded, err := image.DecodeConfig(configDesc, config)
 	if err != nil {
 		return err
@@ -115,7 +123,10 @@ func (a *Archive) addImage(ctx context.Context, config []byte, layers, names []s
 	if err != nil {
 		return err
 	}
-	desc := a.make(v1.MediaTypeImageManifest, data)
+	desc, err := a.make(v1.MediaTypeImageManifest, data)
+	if err != nil {
+		return err
+	}
 	platform := image.NormalizePlatform(decoded.Platform)
 	desc.Platform = &platform
 	if len(names) == 0 {
@@ -133,10 +144,15 @@ func (a *Archive) addImage(ctx context.Context, config []byte, layers, names []s
 }
 
 // make adds a document that the archive does not have in this form.
-func (a *Archive) make(mediaType string, data []byte) v1.Descriptor {
+func (a *Archive) make(mediaType string, data []byte) (v1.Descriptor, error) {
 	d := digest.FromBytes(data)
-	a.made[d] = data
-	return v1.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
+	if _, ok := a.made[d]; !ok {
+		a.made[d] = data
+		if a.madeBytes += len(data); a.madeBytes > maxMadeBytes {
+			return v1.Descriptor{}, fmt.Errorf("%w: configs of more than %d bytes", layer.ErrLimit, maxMadeBytes)
+		}
+	}
+	return v1.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}, nil
 }
 
 // layer describes a layer. Of an uncompressed one, as docker save writes them,
@@ -157,8 +173,8 @@ func (a *Archive) layer(ctx context.Context, name string, diffID digest.Digest) 
 		if head[0] != 0x1f {
 			desc.MediaType = image.LayerMediaType(image.Zstd)
 		}
-		if desc.Digest, err = a.hash(ctx, found); err != nil {
-			return v1.Descriptor{}, a.members.memberError(name, err)
+		if desc.Digest, err = a.hash(ctx, name, found); err != nil {
+			return v1.Descriptor{}, err
 		}
 	}
 	if other, ok := a.blobs[desc.Digest]; ok && other.sizeBytes != desc.Size {
@@ -168,10 +184,17 @@ func (a *Archive) layer(ctx context.Context, name string, diffID digest.Digest) 
 	return desc, nil
 }
 
-func (a *Archive) hash(ctx context.Context, found member) (digest.Digest, error) {
+// hash reads a member, once however many images name it.
+func (a *Archive) hash(ctx context.Context, name string, found member) (digest.Digest, error) {
+	if d, ok := a.hashes[found.offset]; ok {
+		return d, nil
+	}
 	h := digest.Canonical.Digester()
-	_, err := io.Copy(h.Hash(), &contextReader{ctx, a.members.open(found, 0)})
-	return h.Digest(), err
+	if _, err := io.Copy(h.Hash(), &contextReader{ctx, a.members.open(found, 0)}); err != nil {
+		return "", a.members.memberError(name, err)
+	}
+	a.hashes[found.offset] = h.Digest()
+	return h.Digest(), nil
 }
 
 // readLegacy reads an archive from before Docker 1.10: a directory for each
@@ -268,11 +291,7 @@ func (a *Archive) diffID(ctx context.Context, name string) (digest.Digest, error
 	if err != nil {
 		return "", err
 	}
-	d, err := a.hash(ctx, found)
-	if err != nil {
-		return "", a.members.memberError(name, err)
-	}
-	return d, nil
+	return a.hash(ctx, name, found)
 }
 
 // legacyConfig turns the json of the topmost layer into a config.

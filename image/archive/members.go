@@ -22,7 +22,8 @@ import (
 const (
 	maxMembers      = 1 << 20
 	maxNameBytes    = 1 << 10 // of a member: digests and short names
-	maxLinks        = 8       // from a member to the one it stands for
+	maxNamesBytes   = 64 << 20
+	maxLinks        = 8 // from a member to the one it stands for
 	maxSpoolDefault = 256 << 30
 	maxRatio        = 500 // of spooled bytes to those read, once more than
 	ratioFloorBytes = 256 << 20
@@ -61,6 +62,8 @@ type members struct {
 	name string // of the archive, for messages
 	file *os.File
 	all  map[string]member
+
+	namesBytes int
 }
 
 // openMembers finds what is in an archive. The file is theirs from now on.
@@ -275,6 +278,9 @@ func (m *members) add(h *tar.Header, offset, fileBytes int64) error {
 	}
 	if _, twice := m.all[name]; twice {
 		return errors.New("is there twice")
+	}
+	if m.namesBytes += len(name) + len(found.link); m.namesBytes > maxNamesBytes {
+		return fmt.Errorf("names of more than %d bytes", maxNamesBytes)
 	}
 	m.all[name] = found
 	return nil

@@ -39,8 +39,14 @@ const (
 
 // Is says whether dir is a directory of this form.
 func Is(dir string) bool {
-	data, err := os.ReadFile(dir + "/" + versionFile)
-	return err == nil && strings.HasPrefix(string(data[:min(len(data), 64)]), versionPrefix)
+	f, err := os.OpenFile(dir+"/"+versionFile, os.O_RDONLY|syscall.O_NONBLOCK, 0) // which could be anything
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, len(versionPrefix))
+	_, err = io.ReadFull(f, head)
+	return err == nil && string(head) == versionPrefix
 }
 
 // fileName is where a blob or document is. The digest has been checked.
