@@ -117,6 +117,30 @@ func archiveDestination(l transport.Location) (transfer.Destination, error) {
 	return w.Destination(name, true), nil
 }
 
+// archiveBeside writes an archive again, with all that it has but what l names,
+// which is to come.
+func archiveBeside(ctx context.Context, a *archive.Archive, l transport.Location) (transfer.Destination, error) {
+	if l.Name != "" {
+		if err := layout.CheckName(l.Name); err != nil {
+			return nil, err
+		}
+	}
+	w, err := archive.Create(l.Path, archive.WriteOptions{Form: archive.OCI})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range a.Names() {
+		if n.Name == l.Name {
+			continue
+		}
+		_, err := transfer.Copy(ctx, w.Destination(archive.Name{Ref: n.Name}, false), a.Source(n.Desc, false), transfer.Options{All: true, Sparse: true})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("keep %q, which is in %s too: %w", n.Name, l.Path, err), w.Close())
+		}
+	}
+	return w.Destination(archive.Name{Ref: l.Name}, true), nil
+}
+
 // archiveName is what an image of the store is called in an archive.
 func archiveName(name string) archive.Name {
 	n := archive.Name{Ref: name}

@@ -25,9 +25,22 @@ type changedTree struct {
 	origin  origin
 	options changeset.Options
 	set     *changeset.Set
+	release func() error // of who keeps it from changing; may be nil
+	closed  bool
 }
 
-func (c *changedTree) close() error { return c.root.Close() }
+// close gives the tree up. It may be called twice.
+func (c *changedTree) close() error {
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	err := c.root.Close()
+	if c.release != nil {
+		err = errors.Join(err, c.release())
+	}
+	return err
+}
 
 // Changes lists what has changed in a container, or in a bundle that Unpack has made: a name that has a slash, or is no
 // container's, is a directory.
@@ -132,7 +145,7 @@ type NewImage struct {
 	Changes    int            // of names
 }
 
-// put makes an image of the changes on top of what the tree was made from, and gives it a name wherever that is. Blobs that
+// put closes the tree and makes an image of the changes on top of what the tree was made from, and gives it a name wherever that is. Blobs that
 // are there already are not copied.
 func (e *Engine) put(ctx context.Context, c *changedTree, name string, o NewImageOptions) (n NewImage, err error) {
 	src, base, err := e.openOrigin(ctx, c.origin)
@@ -162,26 +175,32 @@ func (e *Engine) put(ctx context.Context, c *changedTree, name string, o NewImag
 		}
 		n.Layer, change.Layers = &l.Desc, []mutate.Layer{l}
 	}
+	if err := c.close(); err != nil { // a container need not wait for the rest
+		return n, err
+	}
 	if n.Descriptor, err = mutate.Apply(ctx, made, &base.Descriptor, change); err != nil {
 		return n, err
 	}
 	made.SetRoot(n.Descriptor)
-	dst, err := e.destinationOf(ctx, name, n.Descriptor, o.Registry)
+	dst, err := e.destinationOf(ctx, name, n.Descriptor, o.Registry, made.Sources()...)
 	if err != nil {
 		return n, err
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
-	if _, err = transfer.Copy(ctx, dst, made, transfer.Options{}); err != nil {
+	r, err := transfer.Copy(ctx, dst, made, transfer.Options{})
+	if err != nil {
 		return n, err
 	}
+	n.Descriptor = r.Root // in a docker archive it has another
 	return n, dst.Commit(ctx)
 }
 
 // destinationOf is where an image of that name goes. One without a name is called by its digest in the store: what has no name at
 // all is nobody's, and GC's.
-func (e *Engine) destinationOf(ctx context.Context, name string, desc v1.Descriptor, registry PushRegistry) (transfer.Destination, error) {
+func (e *Engine) destinationOf(ctx context.Context, name string, desc v1.Descriptor, registry PushRegistry,
+	sources ...transfer.Source) (transfer.Destination, error) {
 	if name != "" {
-		return e.OpenDestination(ctx, name, registry)
+		return e.destination(ctx, name, registry, sources...)
 	}
 	session, err := e.images.Begin(ctx)
 	if err != nil {

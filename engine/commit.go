@@ -39,11 +39,11 @@ func (e *Engine) commit(ctx context.Context, container, name string, o CommitOpt
 	if err != nil {
 		return n, err
 	}
-	defer func() { err = errors.Join(err, release()) }()
 	c, err := e.changedContainer(ctx, found, o.Changes)
 	if err != nil {
-		return n, err
+		return n, errors.Join(err, release())
 	}
+	c.release = release
 	defer func() { err = errors.Join(err, c.close()) }()
 	r, err := readRecord(e.containerDir(found.ID))
 	if err != nil {

@@ -65,12 +65,9 @@ func (d *Edit) Choose(ctx context.Context, desc v1.Descriptor) (*image.Image, er
 func (d *Edit) Finish(ctx context.Context, root v1.Descriptor, to string) (transfer.Result, error) {
 	root.Annotations = nil // those of the entry that it was
 	d.SetRoot(root)
-	dst, err := d.engine.OpenDestination(ctx, to, d.options.Registry)
+	dst, err := d.engine.destination(ctx, to, d.options.Registry, d.Sources()...)
 	if err != nil {
 		return transfer.Result{}, err
-	}
-	if r, ok := dst.(*registryDestination); ok {
-		r.mountFrom(d.Sources()...)
 	}
 	o := transfer.Options{Progress: d.options.Progress}
 	if image.KindOf(root) == image.KindIndex {

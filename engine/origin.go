@@ -93,16 +93,17 @@ func (e *Engine) originSource(ctx context.Context, o origin) (transfer.Source, e
 	return e.images.Source(o.Manifest, session), nil
 }
 
-// writeOrigin puts the two files beside a root file system that was just unpacked.
+// writeOrigin puts the two files beside a root file system that was just unpacked, or repacked. The record comes last: who is
+// killed in between has a bundle whose changes are in its image and are found once more. The other way around they would be lost.
 func writeOrigin(ctx context.Context, dir, rootfs string, o origin) error {
 	data, err := json.MarshalIndent(o, "", "\t")
 	if err != nil {
 		return err
 	}
-	if err := writeRecord(ctx, rootfs, filepath.Join(dir, recordFile)); err != nil {
+	if err := replaceFile(filepath.Join(dir, originName), append(data, '\n')); err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, originName), append(data, '\n'))
+	return writeRecord(ctx, rootfs, filepath.Join(dir, recordFile))
 }
 
 // writeRecord writes what a tree looks like now.

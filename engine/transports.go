@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"strings"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/remote"
 	"github.com/tare-oci/tare/engine/transport"
+	"github.com/tare-oci/tare/image/archive"
 	"github.com/tare-oci/tare/image/directory"
 	"github.com/tare-oci/tare/image/layout"
 	"github.com/tare-oci/tare/image/transfer"
@@ -46,14 +49,11 @@ func (e *Engine) copy(ctx context.Context, from, to string, o CopyOptions) (r tr
 }
 
 func (e *Engine) copyFrom(ctx context.Context, src transfer.Source, to string, o CopyOptions) (r transfer.Result, err error) {
-	dst, err := e.OpenDestination(ctx, to, o.To)
+	dst, err := e.destination(ctx, to, o.To, src)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
-	if d, ok := dst.(*registryDestination); ok {
-		d.mountFrom(src)
-	}
 	if r, err = transfer.Copy(ctx, dst, src, o.Options); err != nil {
 		return r, err
 	}
@@ -118,6 +118,23 @@ func layoutSource(ctx context.Context, l transport.Location) (transfer.Source, e
 	return store.Source(desc, store), nil
 }
 
+// destination is OpenDestination for what comes from sources: an OCI archive
+// among them keeps what else it has, and a registry need not be sent what it has.
+func (e *Engine) destination(ctx context.Context, name string, registry PushRegistry, sources ...transfer.Source) (transfer.Destination, error) {
+	if l, err := transport.Parse(name); err == nil && l.Kind == transport.OCIArchive {
+		for _, s := range sources {
+			if a, ok := s.(*archive.Source); ok && a.IsAt(l.Path) {
+				return archiveBeside(ctx, a.Archive, l)
+			}
+		}
+	}
+	dst, err := e.OpenDestination(ctx, name, registry)
+	if r, ok := dst.(*registryDestination); ok {
+		r.mountFrom(sources...)
+	}
+	return dst, err
+}
+
 // OpenDestination prepares a place to keep an image in. The registry may be nil.
 func (e *Engine) OpenDestination(ctx context.Context, name string, registry PushRegistry) (transfer.Destination, error) {
 	l, err := transport.Parse(name)
@@ -147,12 +164,14 @@ func (e *Engine) OpenDestination(ctx context.Context, name string, registry Push
 
 // storeDestination prepares a name of the store; an empty one is none.
 func (e *Engine) storeDestination(ctx context.Context, name string) (transfer.Destination, error) {
+	var ref distribution.Reference
 	if name != "" {
-		ref, err := distribution.ParseReference(name)
-		if err != nil {
+		var err error
+		if ref, err = distribution.ParseReference(name); err != nil {
 			return nil, err
 		}
-		name = ref.WithDefaultTag().String()
+		ref = ref.WithDefaultTag()
+		name = ref.String()
 	}
 	session, err := e.images.Begin(ctx)
 	if err != nil {
@@ -162,7 +181,25 @@ func (e *Engine) storeDestination(ctx context.Context, name string) (transfer.De
 	if err != nil {
 		return nil, errors.Join(err, session.Close())
 	}
+	if ref.Digest != "" {
+		return pinned{dst, ref}, nil
+	}
 	return dst, nil
+}
+
+// pinned is a name with a digest, which who uses it later relies on: nothing
+// else can have it, whatever an archive says.
+type pinned struct {
+	transfer.Destination
+	ref distribution.Reference
+}
+
+// PutRoot implements transfer.Destination.
+func (p pinned) PutRoot(ctx context.Context, desc v1.Descriptor, data []byte) error {
+	if desc.Digest != p.ref.Digest {
+		return fmt.Errorf("name %s: what is to have it is %s: %w", p.ref, desc.Digest, distribution.ErrDigestMismatch)
+	}
+	return p.Destination.PutRoot(ctx, desc, data)
 }
 
 func layoutDestination(ctx context.Context, l transport.Location) (transfer.Destination, error) {
