@@ -42,8 +42,9 @@ func Familiar(name string) string {
 	return ref.Familiar()
 }
 
-// imageOf puts together what is known of an image.
-func imageOf(name string, target v1.Descriptor, img *image.Image) Image {
+// ImageOf puts together what is known of an image: img, which was selected from
+// target, may be nil.
+func ImageOf(name string, target v1.Descriptor, img *image.Image) Image {
 	i := Image{Name: name, Target: target, Image: img}
 	if img != nil {
 		i.SizeBytes = img.Descriptor.Size + img.Manifest.Config.Size
@@ -73,7 +74,7 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 		case err != nil:
 			e.options.Warn(fmt.Sprintf("image %s: %v", n.Name, err))
 		}
-		all = append(all, imageOf(n.Name, n.Desc, img))
+		all = append(all, ImageOf(n.Name, n.Desc, img))
 	}
 	return all, nil
 }
@@ -96,7 +97,7 @@ func (e *Engine) Resolve(ctx context.Context, name string, platform *v1.Platform
 	if err != nil {
 		return Image{}, err
 	}
-	return imageOf(found.Name, found.Desc, img), nil
+	return ImageOf(found.Name, found.Desc, img), nil
 }
 
 func platformOr(p *v1.Platform) v1.Platform {

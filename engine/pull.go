@@ -136,7 +136,7 @@ func (e *Engine) pull(ctx context.Context, ref distribution.Reference, o PullOpt
 	if err := session.Tag(ctx, name, target); err != nil {
 		return Image{}, err
 	}
-	return imageOf(name, target, img), nil
+	return ImageOf(name, target, img), nil
 }
 
 // parallelLayers is how many layers are fetched or unpacked at a time.

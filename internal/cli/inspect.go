@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,8 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tare-oci/tare/engine"
+	"github.com/tare-oci/tare/engine/transport"
 	"github.com/tare-oci/tare/image"
-	"github.com/tare-oci/tare/image/layout"
+	"github.com/tare-oci/tare/image/transfer"
 )
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -24,44 +27,120 @@ func (a *app) inspectCommand() *cobra.Command {
 		Use:   "inspect [flags] IMAGE",
 		Short: "Show what an image is made of",
 		Long: `Show what an image is made of: its digests, the platforms it is for, how its
-command is run, and its layers. The image must be here; tare pull fetches it.`,
+command is run, and its layers; or with --tree everything that the name leads to,
+with sizes. A plain name is that of an image which is here. Others are looked at
+where they are, and no layer is fetched.
+
+` + transportsHelp,
 		Example: `  tare inspect debian:12
+  tare inspect --tree docker://debian:12
   tare inspect --platform linux/arm64 debian:12
-  tare inspect --format json debian:12 | jq .config.config.Env`,
+  tare inspect --raw docker://debian:12 | sha256sum
+  tare inspect --config --format json debian:12 | jq .config.Env`,
 		Args:              arguments(1, 1, "IMAGE"),
-		ValidArgsFunction: a.completeImages(1),
+		ValidArgsFunction: a.completePlaces,
 	}
+	var show inspectFlags
+	cmd.Flags().BoolVar(&show.tree, "tree", false, "index, manifests, configs and layers as a tree")
+	cmd.Flags().BoolVar(&show.raw, "raw", false, "the manifest or index itself, byte for byte")
+	cmd.Flags().BoolVar(&show.config, "config", false, "the image's configuration, byte for byte")
+	cmd.Flags().BoolVar(&show.full, "no-trunc", false, "print whole digests in the tree")
 	platform := platformFlag(cmd.Flags())
 	formatFlag(cmd, &format, "text", "json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := platform()
+	registry := declareRegistryFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if show.tree && show.raw || show.raw && show.config || show.config && show.tree {
+			return usageError{errors.New("--tree, --raw and --config cannot be had at once")}
+		}
+		if show.platform, err = platform(); err != nil {
+			return err
+		}
+		client, err := registry.client(a.getenv)
 		if err != nil {
 			return err
 		}
+		defer client.Close()
 		e, err := a.engine()
 		if err != nil {
 			return err
 		}
 		defer e.Close()
-		img, err := e.Resolve(cmd.Context(), args[0], p)
+		show.name = args[0]
+		l, err := transport.Parse(show.name)
+		if err != nil {
+			return usageError{err}
+		}
+		if l.Kind == transport.Plain { // and not on a registry, which has not been named
+			found, err := e.Find(cmd.Context(), show.name)
+			if err != nil {
+				return err
+			}
+			show.name = cmp.Or(found.Name, string(found.Desc.Digest))
+		}
+		src, err := e.OpenSource(cmd.Context(), args[0], client)
 		if err != nil {
 			return err
 		}
-		index, err := indexOf(cmd.Context(), e, img)
-		if err != nil {
-			return err
-		}
-		if format == "json" {
-			return printJSON(a.stdout, inspection{
-				Name: img.Name, Target: img.Target, Index: index, Descriptor: img.Descriptor, Manifest: img.Manifest, Config: img.Config,
-				SizeBytes: img.SizeBytes,
-			})
-		}
-		out := bufio.NewWriter(a.stdout)
-		printImage(out, img, index, time.Now())
-		return out.Flush()
+		defer src.Close()
+		return a.inspect(cmd.Context(), src, show, format)
 	}
 	return cmd
+}
+
+// inspectFlags say what to show of an image.
+type inspectFlags struct {
+	name                    string
+	tree, raw, config, full bool
+	platform                *v1.Platform
+}
+
+func (a *app) inspect(ctx context.Context, src transfer.Source, show inspectFlags, format string) error {
+	root := src.Root()
+	data, err := src.Fetch(ctx, root)
+	if err != nil {
+		return err
+	}
+	if show.raw {
+		_, err := a.stdout.Write(data)
+		return err
+	}
+	if show.tree {
+		out := bufio.NewWriter(a.stdout)
+		return errors.Join(treePrinter{ctx, src, out, show.full}.print(show.name), out.Flush())
+	}
+	want := image.HostPlatform()
+	if show.platform != nil {
+		want = *show.platform
+	}
+	selected, err := image.Select(ctx, src, root, want)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", show.name, err)
+	}
+	if show.config {
+		config, err := src.Fetch(ctx, selected.Manifest.Config)
+		if err == nil {
+			_, err = a.stdout.Write(config)
+		}
+		return err
+	}
+	img := engine.ImageOf(show.name, root, selected)
+	var index *v1.Index
+	if image.KindOf(root) == image.KindIndex {
+		i, err := image.DecodeIndex(root, data)
+		if err != nil {
+			return err
+		}
+		index = &i
+	}
+	if format == "json" {
+		return printJSON(a.stdout, inspection{
+			Name: img.Name, Target: img.Target, Index: index, Descriptor: img.Descriptor, Manifest: img.Manifest, Config: img.Config,
+			SizeBytes: img.SizeBytes,
+		})
+	}
+	out := bufio.NewWriter(a.stdout)
+	printImage(out, img, index, time.Now())
+	return out.Flush()
 }
 
 // inspection is what there is to know of an image, for machines.
@@ -73,24 +152,6 @@ type inspection struct {
 	Manifest   v1.Manifest   `json:"manifest"`
 	Config     v1.Image      `json:"config"`
 	SizeBytes  int64         `json:"sizeBytes"`
-}
-
-// indexOf reads the index that the image was chosen from, if any.
-func indexOf(ctx context.Context, e *engine.Engine, img engine.Image) (*v1.Index, error) {
-	if image.KindOf(img.Target) != image.KindIndex {
-		return nil, nil
-	}
-	store, err := layout.Open(e.ImagesDir(), layout.Options{ReadOnly: true})
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close()
-	data, err := store.Fetch(ctx, img.Target)
-	if err != nil {
-		return nil, err
-	}
-	index, err := image.DecodeIndex(img.Target, data)
-	return &index, err
 }
 
 // printImage prints for people. All of it was written by others.
