@@ -65,26 +65,33 @@ where they are, and no layer is fetched.
 			return err
 		}
 		defer e.Close()
-		show.name = args[0]
-		l, err := transport.Parse(show.name)
-		if err != nil {
-			return usageError{err}
-		}
-		if l.Kind == transport.Plain { // and not on a registry, which has not been named
-			found, err := e.Find(cmd.Context(), show.name)
-			if err != nil {
-				return err
-			}
-			show.name = cmp.Or(found.Name, string(found.Desc.Digest))
-		}
-		src, err := e.OpenSource(cmd.Context(), args[0], client)
+		src, name, err := openToInspect(cmd.Context(), e, args[0], client)
 		if err != nil {
 			return err
 		}
 		defer src.Close()
+		show.name = name
 		return a.inspect(cmd.Context(), src, show, format)
 	}
 	return cmd
+}
+
+// openToInspect opens an image where it is, and returns what it is called there.
+func openToInspect(ctx context.Context, e *engine.Engine, name string, registry engine.Registry) (transfer.Source, string, error) {
+	l, err := transport.Parse(name)
+	if err != nil {
+		return nil, "", usageError{err}
+	}
+	called := name
+	if l.Kind == transport.Plain { // and not on a registry, which has not been named
+		found, err := e.Find(ctx, name)
+		if err != nil {
+			return nil, "", err
+		}
+		called = cmp.Or(found.Name, string(found.Desc.Digest))
+	}
+	src, err := e.OpenSource(ctx, name, registry)
+	return src, called, err
 }
 
 // inspectFlags say what to show of an image.
