@@ -209,6 +209,9 @@ var (
 func (a *applier) xattrs(h *tarstream.Header, set func(name string, value []byte) error) error {
 	for _, x := range h.Xattrs {
 		err := refusedXattr(x.Name)
+		if err == nil {
+			err = x.Err
+		}
 		if err == nil && (x.Name == accessACL || x.Name == defaultACL) {
 			if x.Value, err = a.mapACL(x.Value); err != nil {
 				return fmt.Errorf("set extended attribute %s: %w", quote(x.Name), err)

@@ -249,12 +249,13 @@ func TestOverlayXattrsAreNotTaken(t *testing.T) {
 	testenv.Root(t)
 	h := file("f")
 	h.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc", "SCHILY.xattr.user.overlay.opaque": "y",
-		"SCHILY.xattr.security.selinux": "x", "SCHILY.xattr.user.mine": "m"}
+		"SCHILY.xattr.security.selinux": "x", "SCHILY.xattr.user.mine": "m",
+		"SCHILY.acl.access": "user::rw-,user:lp:rw-,group::r--,mask::rw-,other::r--"} // whoever lp is
 	dir := t.TempDir()
 	var dropped []string
 	r, err := Apply(t.Context(), bytes.NewReader(archive(t, h)), openRoot(t, dir), Options{Form: Overlay,
 		Dropped: func(entry, xattr string, _ error) { dropped = append(dropped, entry+" "+xattr) }})
-	if err != nil || r.DroppedXattrs != 3 || len(dropped) != 3 {
+	if err != nil || r.DroppedXattrs != 4 || len(dropped) != 4 {
 		t.Errorf("%+v, %v, dropped %q", r, err, dropped)
 	}
 	if line := testenv.Tree(t, dir)["f"]; !strings.HasSuffix(line, `user.mine="m"`) || strings.Contains(line, "overlay") || strings.Contains(line, "selinux") {

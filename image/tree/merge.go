@@ -99,6 +99,9 @@ func (l *Layer) file(h *tarstream.Header) (*File, error) {
 	}
 	size := len(f.Linkname)
 	for _, x := range h.Xattrs {
+		if x.Err != nil {
+			continue // as where it is unpacked
+		}
 		f.Xattrs = append(f.Xattrs, tarstream.Xattr{Name: strings.Clone(x.Name), Value: slices.Clone(x.Value)})
 		size += len(x.Name) + len(x.Value)
 	}

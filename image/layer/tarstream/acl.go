@@ -3,6 +3,7 @@ package tarstream
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -27,22 +28,22 @@ var aclTags = map[string][2]uint16{
 }
 
 // parseACL turns the text of a POSIX ACL, as star, GNU tar and bsdtar write it, into the value of the extended attribute
-// system.posix_acl_access or _default. It is nil if the text says no more than a mode does, is not well formed, or names
-// somebody without giving the number: who has a name here is not who has it in the image.
-func parseACL(text string) []byte {
+// system.posix_acl_access or _default. It is nil if the text says no more than a mode does. One that is not well formed, or
+// names somebody without giving the number, is an error: who has a name here is not who has it in the image.
+func parseACL(text string) ([]byte, error) {
 	var entries []aclEntry
 	extended := false
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == ',' }) {
 		line, _, _ = strings.Cut(line, "#") // what effective rights are, for one
 		e, ok := parseACLEntry(strings.TrimSpace(line))
 		if !ok {
-			return nil
+			return nil, fmt.Errorf("ACL as text: entry %.100q: want TAG:NUMBER:PERMISSIONS", line)
 		}
 		extended = extended || e.tag != 0x01 && e.tag != 0x04 && e.tag != 0x20
 		entries = append(entries, e)
 	}
 	if !extended {
-		return nil
+		return nil, nil
 	}
 	// The kernel wants them in the order of their tags.
 	slices.SortFunc(entries, func(a, b aclEntry) int { return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.id, b.id)) })
@@ -52,7 +53,7 @@ func parseACL(text string) []byte {
 		value = binary.LittleEndian.AppendUint16(value, e.perm)
 		value = binary.LittleEndian.AppendUint32(value, e.id)
 	}
-	return value
+	return value, nil
 }
 
 // parseACLEntry reads TAG:NAME:PERMISSIONS[:ID].

@@ -2,6 +2,8 @@ package tarstream
 
 import (
 	"bytes"
+	"errors"
+	"strconv"
 	"testing"
 )
 
@@ -14,14 +16,19 @@ func TestParseACL(t *testing.T) {
 		"u::rw-,u:7:rw-,g::r--,m::rw-,o::r--",                                  // short
 		"user::rw-\nuser:7:rw-\t#effective:rw-\ngroup::r--,mask::rw-,other::r", // with what getfacl adds
 	} {
-		if got := parseACL(text); string(got) != want {
-			t.Errorf("%q:\n got %q\nwant %q", text, got, want)
+		if got, err := parseACL(text); err != nil || string(got) != want {
+			t.Errorf("%q: %v\n got %q\nwant %q", text, err, got, want)
 		}
 	}
-	for _, text := range []string{"", "user::rwx,group::r-x,other::r-x", "user:lp:rw-,user::rw-,group::r--,mask::rw-,other::r--", "user:7", "x:7:rw-", "user:7:rq-",
+	for _, text := range []string{"", "user::rwx,group::r-x,other::r-x"} {
+		if got, err := parseACL(text); got != nil || err != nil {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"user:lp:rw-,user::rw-,group::r--,mask::rw-,other::r--", "user:7", "x:7:rw-", "user:7:rq-",
 		"mask:7:rw-", "user:4294967295:rw-", "user:-1:rw-", "a:b:c:d:e"} {
-		if got := parseACL(text); got != nil {
-			t.Errorf("%q is taken: %q", text, got)
+		if got, err := parseACL(text); got != nil || err == nil {
+			t.Errorf("%q is taken: %q, %v", text, got, err)
 		}
 	}
 }
@@ -37,7 +44,7 @@ func TestOtherXattr(t *testing.T) {
 			t.Errorf("%s=%s: %q, %v", key, c.value, x, ok)
 		}
 	}
-	for _, key := range []string{"LIBARCHIVE.xattr.", "LIBARCHIVE.xattr.user.%zz", "LIBARCHIVE.xattr.user.%00", "LIBARCHIVE.creationtime", "SCHILY.acl.ace", "SCHILY.acl.access"} {
+	for _, key := range []string{"LIBARCHIVE.xattr.", "LIBARCHIVE.xattr.user.%zz", "LIBARCHIVE.xattr.user.%00", "LIBARCHIVE.creationtime", "SCHILY.acl.ace"} {
 		if x, ok := otherXattr(key, []byte("Yg")); ok {
 			t.Errorf("%s is taken as %q", key, x)
 		}
@@ -51,5 +58,12 @@ func TestOtherXattr(t *testing.T) {
 	}
 	if got := e.allXattrs(); len(got) != 2 || string(got[0].Value) != "s" || string(got[1].Value) != "b" {
 		t.Errorf("%q", got)
+	}
+	var err error
+	for i := 0; i <= maxXattrs && err == nil; i++ {
+		err = e.record("SCHILY.xattr.user."+strconv.Itoa(i), nil)
+	}
+	if !errors.Is(err, ErrTooLarge) {
+		t.Errorf("%d attributes: %v", maxXattrs+1, err)
 	}
 }

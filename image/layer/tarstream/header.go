@@ -51,6 +51,7 @@ type Time struct {
 type Xattr struct {
 	Name  string
 	Value []byte
+	Err   error // why the value that the archive has cannot be had; otherwise nil
 }
 
 // Extent is a part of a sparse file that holds data.

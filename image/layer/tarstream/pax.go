@@ -65,6 +65,7 @@ const (
 	schilyXattr    = "SCHILY.xattr."
 	libarchiveAttr = "LIBARCHIVE.xattr."
 	schilyACL      = "SCHILY.acl."
+	maxXattrs      = 4096    // of an entry: the names that Linux can list have 64 KiB
 	maxSparsePairs = 1 << 18 // of format 0.0, whose records are small; each costs us more than it costs the archive
 )
 
@@ -73,12 +74,10 @@ func (e *extended) record(key string, value []byte) error {
 		return fmt.Errorf("%w: NUL in the key of a PAX record", ErrHeader)
 	}
 	if name, ok := strings.CutPrefix(key, schilyXattr); ok {
-		e.xattrs = setXattr(e.xattrs, name, bytes.Clone(value))
-		return nil
+		return setXattr(&e.xattrs, Xattr{Name: name, Value: bytes.Clone(value)})
 	}
 	if x, ok := otherXattr(key, value); ok {
-		e.others = setXattr(e.others, x.Name, x.Value)
-		return nil
+		return setXattr(&e.others, x)
 	}
 	s := &e.sparse
 	var to *string
@@ -125,29 +124,30 @@ func (e *extended) record(key string, value []byte) error {
 }
 
 // otherXattr reads an extended attribute that is written another way than SCHILY.xattr: libarchive's, with the name in
-// percent encoding and the value in base 64, which comes beside the former; and an ACL as text. One that cannot be read is
-// passed over, as it is by tools that do not know these records.
+// percent encoding and the value in base 64, which comes beside the former; and an ACL as text. Of libarchive's, one that
+// cannot be read is passed over, as it is by tools that do not know these records.
 func otherXattr(key string, value []byte) (Xattr, bool) {
 	if name, ok := strings.CutPrefix(key, libarchiveAttr); ok {
 		name, err := url.PathUnescape(name)
 		text, berr := base64.RawStdEncoding.DecodeString(strings.TrimRight(string(value), "="))
-		return Xattr{name, text}, err == nil && berr == nil && name != "" && strings.IndexByte(name, 0) < 0
+		return Xattr{Name: name, Value: text}, err == nil && berr == nil && name != "" && strings.IndexByte(name, 0) < 0
 	}
 	if kind, ok := strings.CutPrefix(key, schilyACL); ok && (kind == "access" || kind == "default") {
-		acl := parseACL(string(value))
-		return Xattr{"system.posix_acl_" + kind, acl}, acl != nil
+		acl, err := parseACL(string(value))
+		return Xattr{"system.posix_acl_" + kind, acl, err}, acl != nil || err != nil
 	}
 	return Xattr{}, false
 }
 
-func setXattr(all []Xattr, name string, value []byte) []Xattr {
-	for i := range all {
-		if all[i].Name == name {
-			all[i].Value = value
-			return all
-		}
+func setXattr(all *[]Xattr, x Xattr) error {
+	if i := slices.IndexFunc(*all, func(have Xattr) bool { return have.Name == x.Name }); i >= 0 {
+		(*all)[i] = x
+		return nil
 	}
-	return append(all, Xattr{Name: name, Value: value})
+	if *all = append(*all, x); len(*all) > maxXattrs {
+		return fmt.Errorf("%w: more than %d extended attributes", ErrTooLarge, maxXattrs)
+	}
+	return nil
 }
 
 // allXattrs are those of the entry.

@@ -174,6 +174,9 @@ func checkHeader(h *Header, size int64) error {
 		if x.Name == "" || strings.ContainsAny(x.Name, "=\x00") {
 			return fmt.Errorf("extended attribute %.300q has a name that an archive cannot have", x.Name)
 		}
+		if x.Err != nil {
+			return fmt.Errorf("extended attribute %.300q: %w", x.Name, x.Err)
+		}
 	}
 	return nil
 }

@@ -70,8 +70,8 @@ func TestWriterRoundTrip(t *testing.T) {
 		"device":      {Name: "null", Type: TypeChar, Mode: 0o666, Major: 1, Minor: 3},
 		"block":       {Name: "sda", Type: TypeBlock, Major: 8, Minor: 1<<20 - 1},
 		"fifo":        {Name: "p", Type: TypeFifo},
-		"xattrs": {Name: "a", Type: TypeReg, Size: 3, Xattrs: []Xattr{{"security.capability", []byte("\x01\x00\x00\x02\n=")},
-			{"user.empty", []byte{}}}},
+		"xattrs": {Name: "a", Type: TypeReg, Size: 3, Xattrs: []Xattr{{Name: "security.capability", Value: []byte("\x01\x00\x00\x02\n=")},
+			{Name: "user.empty", Value: []byte{}}}},
 	} {
 		archive, err := written(t, &h, []byte("abc"))
 		if err != nil {
@@ -113,7 +113,7 @@ func TestWriterRefuses(t *testing.T) {
 		"negative owner": {Name: "a", Type: TypeReg, UID: -1},
 		"nanoseconds":    {Name: "a", Type: TypeReg, ModTime: Time{Nsec: 1e9}},
 		"device":         {Name: "a", Type: TypeChar, Major: 1 << 30},
-		"attribute":      {Name: "a", Type: TypeReg, Xattrs: []Xattr{{"user.a=b", nil}}},
+		"attribute":      {Name: "a", Type: TypeReg, Xattrs: []Xattr{{Name: "user.a=b"}}},
 	} {
 		if _, err := written(t, &h, nil); err == nil {
 			t.Errorf("%s: written", what)
@@ -141,7 +141,7 @@ func FuzzWriter(f *testing.F) {
 			h.Linkname = ""
 		}
 		if xname != "" {
-			h.Xattrs = []Xattr{{xname, []byte(xvalue)}}
+			h.Xattrs = []Xattr{{Name: xname, Value: []byte(xvalue)}}
 		}
 		archive, err := written(t, &h, nil)
 		if err != nil {
