@@ -257,19 +257,27 @@ func writeArtifact(ctx context.Context, src transfer.Source, root *safepath.Root
 	if err := copyBlob(ctx, src, f, layer, p); err != nil {
 		return fail("write", err)
 	}
-	if overwrite {
-		if err := unix.Unlinkat(int(dir.Fd()), base, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fail("replace", err)
+	err = linkOpen(f, dir, base)
+	if overwrite && errors.Is(err, unix.EEXIST) { // linkat(2) does not replace a file, rename(2) does
+		temp := ".tare-" + randomID()[:16]
+		if err = linkOpen(f, dir, temp); err == nil {
+			if err = unix.Renameat(int(dir.Fd()), temp, int(dir.Fd()), base); err != nil {
+				err = errors.Join(err, unix.Unlinkat(int(dir.Fd()), temp, 0))
+			}
 		}
 	}
-	err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), int(dir.Fd()), base, unix.AT_SYMLINK_FOLLOW)
-	if errors.Is(err, unix.EEXIST) {
-		err = os.ErrExist
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return fail("create", os.ErrExist)
+	case err != nil:
 		return fail("create", err)
 	}
 	return nil
+}
+
+// linkOpen gives an open file without a name one in a directory.
+func linkOpen(f, dir *os.File, name string) error {
+	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), int(dir.Fd()), name, unix.AT_SYMLINK_FOLLOW)
 }
 
 func copyBlob(ctx context.Context, src transfer.Source, w io.Writer, desc v1.Descriptor, p transfer.Progress) error {

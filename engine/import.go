@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,6 +37,9 @@ func (e *Engine) Import(ctx context.Context, path string, from io.Reader, name s
 	}()
 	d := e.BeginEdit(o.EditOptions)
 	defer func() { err = errors.Join(err, d.Close()) }()
+	if f, ok := from.(*os.File); ok {
+		from = archive.Interruptible(ctx, f)
+	}
 	buffered := bufio.NewReaderSize(from, 1<<20)
 	head, err := buffered.Peek(4)
 	if err != nil && err != io.EOF {

@@ -1,19 +1,24 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/engine/transport"
+	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/image/archive"
 	"github.com/tare-oci/tare/image/transfer"
 	"github.com/tare-oci/tare/internal/testenv"
+	"github.com/tare-oci/tare/safepath"
 )
 
 // TestPinnedNames: no archive and no copy can put something else under a name
@@ -142,5 +147,68 @@ func TestRefreshFails(t *testing.T) {
 	}
 	if _, err := tree.Lookup("new", false); err != nil {
 		t.Errorf("the change is lost: %v", err)
+	}
+}
+
+// TestStalledPipe: who loads or imports from a pipe that nothing comes from can
+// be interrupted.
+func TestStalledPipe(t *testing.T) {
+	e := newEngine(t)
+	for what, read := range map[string]func(context.Context, *os.File) error{
+		"load": func(ctx context.Context, f *os.File) error {
+			_, err := e.LoadFrom(ctx, "pipe", f, transfer.Options{})
+			return err
+		},
+		"import": func(ctx context.Context, f *os.File) error {
+			_, err := e.Import(ctx, "pipe", f, "x", ImportOptions{})
+			return err
+		},
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		why := errors.New("enough")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, why)
+		if err := read(ctx, r); !errors.Is(err, why) {
+			t.Errorf("%s: %v", what, err)
+		}
+		cancel()
+		r.Close()
+		w.Close()
+	}
+}
+
+// TestOverwriteArtifact: a file that is replaced is there all the time.
+func TestOverwriteArtifact(t *testing.T) {
+	root, err := safepath.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	src, err := layoutSource(t.Context(), transport.Location{Kind: transport.Layout, Path: testLayout(t, "small"), Name: "latest"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	img, err := image.Load(t.Context(), src, src.Root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(overwrite bool) error {
+		return writeArtifact(t.Context(), src, root, "a/b", img.Manifest.Config, overwrite, transfer.Silent{})
+	}
+	if err := put(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(false); !errors.Is(err, os.ErrExist) {
+		t.Errorf("not to overwrite: %v", err)
+	}
+	if err := put(true); err != nil {
+		t.Error(err)
+	}
+	entries, err := os.ReadDir(filepath.Join(root.Name(), "a"))
+	if err != nil || len(entries) != 1 || entries[0].Name() != "b" {
+		t.Errorf("%v, %v", entries, err)
 	}
 }

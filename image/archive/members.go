@@ -13,6 +13,8 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tare-oci/tare/image/internal/newfile"
 	"github.com/tare-oci/tare/image/layer"
 	"github.com/tare-oci/tare/safepath"
@@ -127,7 +129,7 @@ func compressed(head []byte) bool {
 
 // fill copies the uncompressed archive to the spool.
 func (m *members) fill(ctx context.Context, spool *os.File, maxBytes int64) error {
-	packed := &counter{r: &contextReader{ctx, m.file}}
+	packed := &counter{r: Interruptible(ctx, m.file)}
 	r, err := layer.Decompress(bufio.NewReaderSize(packed, copyBytes), "")
 	if err != nil {
 		return err
@@ -185,6 +187,28 @@ func (r *contextReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return r.Reader.Read(p)
+}
+
+// Interruptible reads a file, and ends with a context even if it is a pipe from
+// which nothing comes.
+func Interruptible(ctx context.Context, f *os.File) io.Reader { return &waiting{ctx, f} }
+
+type waiting struct {
+	ctx  context.Context
+	file *os.File
+}
+
+func (w *waiting) Read(p []byte) (int, error) {
+	const lookMilliseconds = 200
+	for {
+		if w.ctx.Err() != nil {
+			return 0, context.Cause(w.ctx)
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.file.Fd()), Events: unix.POLLIN}}, lookMilliseconds)
+		if n > 0 || err != nil && err != unix.EINTR {
+			return w.file.Read(p) // which says what is wrong, if it is
+		}
+	}
 }
 
 // These hide what would make io.Copy go around its buffer.
