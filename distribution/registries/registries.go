@@ -48,6 +48,7 @@ type Mirror struct {
 type Place struct {
 	distribution.Repository
 	Insecure bool // without TLS, or with a certificate that nobody vouches for
+	Mirror   bool // stands in for the registry, on another host
 }
 
 // ErrBlocked is in the chain of the error for a registry that is not to be used.
@@ -231,6 +232,9 @@ func (c *Config) Places(ref distribution.Reference) ([]Place, error) {
 		places = append(places, p)
 	}
 	last, err := c.Location(ref.Repository)
+	for i := range places {
+		places[i].Mirror = places[i].Host != last.Host && places[i].Host != ref.Host
+	}
 	return append(places, last), err
 }
 

@@ -27,6 +27,10 @@ import (
 type Options struct {
 	// Credentials says who the user is; nil is anonymous.
 	Credentials auth.Source
+	// MirrorCredentials says it to the mirrors that a Routed asks; nil is
+	// Credentials. It is for where those are of one registry whatever they are
+	// asked for: a mirror is not to learn them.
+	MirrorCredentials auth.Source
 	// PlainHTTP reports the hosts (host[:port]) to be spoken to without TLS.
 	// Loopback hosts need not be named: TLS is tried there first, then plain HTTP.
 	PlainHTTP func(host string) bool

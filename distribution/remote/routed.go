@@ -15,14 +15,15 @@ import (
 
 // Routed is a Client that goes where a registries.conf leads: reads ask an
 // image's mirrors first, and the registry itself last; writes go to the
-// registry's location. Names in arguments, and in the keys of credentials, are
-// those before that: only errors tell of the places.
+// registry's location. Names in arguments are those before that. Credentials
+// are looked up by the place that is asked, and only errors tell of it.
 //
 // What comes from a mirror is verified like everything; a tag's digest is the
 // mirror's word, which is what having a mirror means.
 type Routed struct {
 	*Client
-	Config *registries.Config
+	Config  *registries.Config
+	mirrors *Client // nil where Client does for them, too
 }
 
 // NewRouted makes a Routed. The places that the configuration calls insecure
@@ -47,20 +48,41 @@ func NewRouted(opts Options, config *registries.Config) Routed {
 	} else {
 		opts.Insecure = func(host string) bool { return insecure[host] }
 	}
-	return Routed{New(opts), config}
+	r := Routed{Client: New(opts), Config: config}
+	if opts.MirrorCredentials != nil {
+		opts.Credentials = opts.MirrorCredentials
+		r.mirrors = New(opts)
+	}
+	return r
+}
+
+// Close is Client.Close.
+func (r Routed) Close() {
+	r.Client.Close()
+	if r.mirrors != nil {
+		r.mirrors.Close()
+	}
+}
+
+// client is the one to ask at a place.
+func (r Routed) client(place registries.Place) *Client {
+	if place.Mirror && r.mirrors != nil {
+		return r.mirrors
+	}
+	return r.Client
 }
 
 // ask calls use with one place after the other until one has the answer. The
 // error is the last place's, which is the registry's own, unless only a mirror
 // had a better one to tell than that something is not there.
-func ask[T any](ctx context.Context, r Routed, ref distribution.Reference, use func(distribution.Repository) (T, error)) (answer T, err error) {
+func ask[T any](ctx context.Context, r Routed, ref distribution.Reference, use func(*Client, distribution.Repository) (T, error)) (answer T, err error) {
 	places, err := r.Config.Places(ref)
 	if err != nil {
 		return answer, err
 	}
 	var failed []error
 	for _, place := range places {
-		answer, err := use(place.Repository)
+		answer, err := use(r.client(place), place.Repository)
 		if err == nil {
 			return answer, nil
 		}
@@ -81,10 +103,10 @@ func (r Routed) Resolve(ctx context.Context, ref distribution.Reference) (ocispe
 		desc ocispec.Descriptor
 		body []byte
 	}
-	m, err := ask(ctx, r, ref, func(repo distribution.Repository) (m manifest, err error) {
+	m, err := ask(ctx, r, ref, func(c *Client, repo distribution.Repository) (m manifest, err error) {
 		at := ref
 		at.Repository = repo
-		m.desc, m.body, err = r.Client.Resolve(ctx, at)
+		m.desc, m.body, err = c.Resolve(ctx, at)
 		return m, err
 	})
 	return m.desc, m.body, err
@@ -92,17 +114,17 @@ func (r Routed) Resolve(ctx context.Context, ref distribution.Reference) (ocispe
 
 // Stat is Client.Stat.
 func (r Routed) Stat(ctx context.Context, ref distribution.Reference) (ocispec.Descriptor, error) {
-	return ask(ctx, r, ref, func(repo distribution.Repository) (ocispec.Descriptor, error) {
+	return ask(ctx, r, ref, func(c *Client, repo distribution.Repository) (ocispec.Descriptor, error) {
 		at := ref
 		at.Repository = repo
-		return r.Client.Stat(ctx, at)
+		return c.Stat(ctx, at)
 	})
 }
 
 // Manifest is Client.Manifest.
 func (r Routed) Manifest(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor) ([]byte, error) {
-	return ask(ctx, r, distribution.Reference{Repository: repo, Digest: desc.Digest}, func(repo distribution.Repository) ([]byte, error) {
-		return r.Client.Manifest(ctx, repo, desc)
+	return ask(ctx, r, distribution.Reference{Repository: repo, Digest: desc.Digest}, func(c *Client, repo distribution.Repository) ([]byte, error) {
+		return c.Manifest(ctx, repo, desc)
 	})
 }
 
@@ -112,7 +134,7 @@ func (r Routed) Blob(ctx context.Context, repo distribution.Repository, desc oci
 	if err != nil {
 		return nil, err
 	}
-	b := &placedBlob{ctx: ctx, client: r.Client, desc: desc, offset: offset, places: places}
+	b := &placedBlob{ctx: ctx, routed: r, desc: desc, offset: offset, places: places}
 	return b, b.next(nil)
 }
 
@@ -120,7 +142,7 @@ func (r Routed) Blob(ctx context.Context, repo distribution.Repository, desc oci
 type placedBlob struct {
 	io.ReadCloser // from the place at hand
 	ctx           context.Context
-	client        *Client
+	routed        Routed
 	desc          ocispec.Descriptor
 	offset        int64
 	places        []registries.Place // yet to be asked
@@ -131,7 +153,7 @@ func (b *placedBlob) next(cause error) error {
 	for len(b.places) > 0 && b.ctx.Err() == nil {
 		place := b.places[0]
 		b.places = b.places[1:]
-		r, err := b.client.Blob(b.ctx, place.Repository, b.desc, b.offset)
+		r, err := b.routed.client(place).Blob(b.ctx, place.Repository, b.desc, b.offset)
 		if err == nil {
 			b.ReadCloser = r
 			return nil
@@ -163,8 +185,8 @@ func (f failedBlob) Close() error             { return nil }
 
 // BlobBytes is Client.BlobBytes.
 func (r Routed) BlobBytes(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, limit int64) ([]byte, error) {
-	return ask(ctx, r, distribution.Reference{Repository: repo, Digest: desc.Digest}, func(repo distribution.Repository) ([]byte, error) {
-		return r.Client.BlobBytes(ctx, repo, desc, limit)
+	return ask(ctx, r, distribution.Reference{Repository: repo, Digest: desc.Digest}, func(c *Client, repo distribution.Repository) ([]byte, error) {
+		return c.BlobBytes(ctx, repo, desc, limit)
 	})
 }
 

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/auth"
 	"github.com/tare-oci/tare/distribution/registries"
 )
 
@@ -99,7 +101,7 @@ func TestWritesGoToTheLocation(t *testing.T) {
 }
 
 func TestBlocked(t *testing.T) {
-	r := Routed{newClient(t, quick()), &registries.Config{Registries: []registries.Registry{{Prefix: "registry.example", Blocked: true}}}}
+	r := Routed{Client: newClient(t, quick()), Config: &registries.Config{Registries: []registries.Registry{{Prefix: "registry.example", Blocked: true}}}}
 	_, _, err := r.Resolve(t.Context(), distribution.Reference{Repository: example, Tag: "x"})
 	wantErr(t, err, registries.ErrBlocked)
 	_, err = r.Tags(t.Context(), example)
@@ -126,5 +128,66 @@ func TestInsecure(t *testing.T) {
 	c = New(Options{HostTLS: CertDirs{"/dev/null"}.TLS})
 	if _, _, err := c.Resolve(t.Context(), f.ref("x")); err == nil || errors.Is(err, distribution.ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// everywhere is a credential for whoever asks.
+type everywhere auth.Credential
+
+func (e everywhere) Credential(context.Context, distribution.Repository) (auth.Credential, error) {
+	return auth.Credential(e), nil
+}
+
+// A mirror that asks who we are is not told what is for the registry, unless it
+// is on the same host.
+func TestMirrorsAreNotToldTheRegistrysCredentials(t *testing.T) {
+	guarded := func(user string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if got, _, ok := r.BasicAuth(); ok && got == user {
+				manifestOK(w, r)
+				return
+			}
+			step(401, "", `Www-Authenticate: Basic realm="x"`)(w, r)
+		}
+	}
+	registry, mirror := newFaulty(t, guarded("me")), newFaulty(t, guarded("mirror"))
+	config := func(mirrors ...string) *registries.Config {
+		rule := registries.Registry{Prefix: "registry.example", Location: registry.repo.Host}
+		for _, m := range mirrors {
+			rule.Mirrors = append(rule.Mirrors, registries.Mirror{Location: m})
+		}
+		return &registries.Config{Registries: []registries.Registry{rule}}
+	}
+	for _, c := range []struct {
+		user      string // of the mirror
+		mirror    string
+		atMirror  int
+		withBasic int
+	}{
+		{"", mirror.repo.Host, 1, 0},
+		{"mirror", mirror.repo.Host, 2, 1},
+		{"", registry.repo.Host, 0, 0},
+	} {
+		opts := quick()
+		opts.Credentials = everywhere{Username: "me", Password: "secret"}
+		opts.MirrorCredentials = static(mirror.repo, c.user, "other")
+		r := NewRouted(opts, config(c.mirror))
+		before := len(mirror.requests())
+		if _, _, err := r.Resolve(t.Context(), distribution.Reference{Repository: example, Tag: "x"}); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+		r.Close()
+		asked, basic := mirror.requests()[before:], 0
+		for _, request := range asked {
+			if user, _, ok := request.BasicAuth(); ok {
+				basic++
+				if user != "mirror" {
+					t.Errorf("%+v: the mirror was told of %q", c, user)
+				}
+			}
+		}
+		if len(asked) != c.atMirror || basic != c.withBasic {
+			t.Errorf("%+v: %d requests, %d with a password", c, len(asked), basic)
+		}
 	}
 }

@@ -78,6 +78,9 @@ func (f registryFlags) options(getenv func(string) string) (remote.Options, erro
 	if options.Credentials, err = f.credentials(getenv); err != nil {
 		return options, err
 	}
+	if *f.creds != "" {
+		options.MirrorCredentials = f.files(getenv) // they are the registry's, and no mirror's
+	}
 	if *f.caFile != "" {
 		if options.RootCAs, err = remote.LoadCAs(*f.caFile); err != nil {
 			return options, err
@@ -106,9 +109,15 @@ func (f registryFlags) credentials(getenv func(string) string) (auth.Source, err
 		if _, err := os.Stat(*f.authFile); err != nil {
 			return nil, usageError{fmt.Errorf("--authfile: %w", err)}
 		}
-		return auth.Files{Paths: []string{*f.authFile}}, nil
 	}
-	return auth.DefaultFiles(getenv), nil
+	return f.files(getenv), nil
+}
+
+func (f registryFlags) files(getenv func(string) string) auth.Source {
+	if *f.authFile != "" {
+		return auth.Files{Paths: []string{*f.authFile}}
+	}
+	return auth.DefaultFiles(getenv)
 }
 
 // certificates are those of the flags, for every host, or else those in certs.d.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -53,6 +54,13 @@ func (a *app) sync(cmd *cobra.Command, flags transferFlags, items []engine.SyncI
 	}
 	if o.Options, err = flags.what.options(); err != nil {
 		return err
+	}
+	if creds := cmp.Or(*flags.srcCreds, *flags.registry.creds); creds != "" {
+		for _, item := range items {
+			if item.Host != items[0].Host {
+				return usageError{fmt.Errorf("--creds and --src-creds are for one registry, and there are %s and %s: use tare login", items[0].Host, item.Host)}
+			}
+		}
 	}
 	source, err := flags.registry.with(*flags.srcCreds).client(a.getenv)
 	if err != nil {
