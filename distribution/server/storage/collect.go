@@ -118,13 +118,7 @@ func (c *collector) removePending(ctx context.Context, repo string) error {
 		return nil
 	}
 	return c.each(ctx, pendingDir(repo), func(name string) error {
-		key := pendingDir(repo) + "/" + name
-		info, err := c.objects.Stat(ctx, key)
-		if err == nil && time.Since(info.Modified) > pendingLife {
-			err = c.objects.DeleteScratch(ctx, key)
-		}
-		_, err = exists(err)
-		return err
+		return c.removeOld(ctx, pendingDir(repo)+"/"+name, time.Now().Add(-pendingLife))
 	})
 }
 

@@ -68,4 +68,9 @@ func referrerKey(repo string, subject, d digest.Digest) string {
 
 const sessionDir = "sessions"
 
+// rehashDir has uploads that are being read again, for some moments.
+const rehashDir = "rehash"
+
+func rehashKey(id string) string { return rehashDir + "/" + id }
+
 func sessionKey(id string) string { return sessionDir + "/" + id }

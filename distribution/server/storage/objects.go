@@ -59,6 +59,11 @@ type Objects interface {
 	CommitStream(ctx context.Context, id string, sizeBytes int64, key string) error
 	// DiscardStream ends the stream; one that does not exist is no error.
 	DiscardStream(ctx context.Context, id string) error
+
+	// Tidy removes what a process that died in the middle of a call has left, if
+	// it was written before the given time. It may also end streams of which
+	// nothing was written since.
+	Tidy(ctx context.Context, before time.Time) error
 }
 
 // Redirector is what a driver may be, too: one that lets others read an object

@@ -58,8 +58,33 @@ func (s *Store) admit(ctx context.Context) error {
 }
 
 // ExpireUploads ends the uploads that were started before the given time, and
-// returns how many.
+// returns how many. What processes that died before then have left goes, too.
 func (s *Store) ExpireUploads(ctx context.Context, before time.Time) (int, error) {
+	expired, err := s.expireSessions(ctx, before)
+	if err == nil {
+		err = s.each(ctx, rehashDir, func(id string) error { return s.removeOld(ctx, rehashKey(id), before) })
+	}
+	if err == nil {
+		// Also where uploads live shorter, this is longer than any call takes.
+		if hourAgo := time.Now().Add(-time.Hour); before.After(hourAgo) {
+			before = hourAgo
+		}
+		err = s.objects.Tidy(ctx, before)
+	}
+	return expired, err
+}
+
+// removeOld removes an object that was written before the given time.
+func (s *Store) removeOld(ctx context.Context, key string, before time.Time) error {
+	info, err := s.objects.Stat(ctx, key)
+	if err == nil && info.Modified.Before(before) {
+		err = s.objects.DeleteScratch(ctx, key)
+	}
+	_, err = exists(err)
+	return err
+}
+
+func (s *Store) expireSessions(ctx context.Context, before time.Time) (int, error) {
 	const page = 1000
 	seen, expired, after := 0, 0, ""
 	for {

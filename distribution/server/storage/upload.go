@@ -230,7 +230,7 @@ func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r i
 // another algorithm than it was hashed with: a stream cannot be read, so it
 // goes through an object and back, under the new hash.
 func (s *Store) rehash(ctx context.Context, id string, u *session, algorithm digest.Algorithm) (digest.Digest, error) {
-	scratch := "rehash/" + id
+	scratch := rehashKey(id)
 	if err := s.objects.CommitStream(ctx, id, u.Offset, scratch); err != nil {
 		return "", err
 	}

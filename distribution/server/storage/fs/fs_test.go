@@ -5,9 +5,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tare-oci/tare/distribution/server/storage"
 	"github.com/tare-oci/tare/distribution/server/storage/storagetest"
@@ -84,3 +86,26 @@ func TestFull(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// What a killed process has left goes when it is old.
+func TestTidy(t *testing.T) {
+	dir := t.TempDir()
+	o, err := New(dir, Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	for name, age := range map[string]time.Time{"new/old": old, "streams/old": old, "new/young": time.Now(), "streams/young": time.Now(), "locks/old": old} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, age, age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.Tidy(t.Context(), time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(dir + "/*/*")
+	if want := []string{dir + "/locks/old", dir + "/new/young", dir + "/streams/young"}; err != nil || !slices.Equal(left, want) {
+		t.Error(left, err)
+	}
+}

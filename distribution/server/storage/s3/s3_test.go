@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -90,5 +91,54 @@ func TestMistakes(t *testing.T) {
 	s.Bucket = "none"
 	if _, err := New(Options{Bucket: "b", Endpoint: "127.0.0.1:1", Credentials: Credentials{AccessKey: "a", SecretKey: "b"}}); err == nil {
 		t.Error("took an endpoint without scheme")
+	}
+}
+
+// A multipart upload that nobody completed is given up, when it is old.
+func TestTidy(t *testing.T) {
+	o := open(t, testenv.StartS3(t), "p")
+	begin := call{method: http.MethodPost, key: "blob", query: url.Values{"uploads": {""}}}
+	var started struct {
+		UploadID string `xml:"UploadId"`
+	}
+	if _, err := o.send(t.Context(), begin, &started); err != nil {
+		t.Fatal(err)
+	}
+	part := call{method: http.MethodPut, key: "blob", query: url.Values{"uploadId": {started.UploadID}, "partNumber": {"1"}}, body: []byte("x")}
+	for _, c := range []struct {
+		before time.Time
+		there  bool
+	}{{time.Now().Add(-time.Hour), true}, {time.Now().Add(time.Hour), false}} {
+		if err := o.Tidy(t.Context(), c.before); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.send(t.Context(), part, nil); (err == nil) != c.there || err != nil && !errors.Is(err, storage.ErrNotExist) {
+			t.Error(c, err)
+		}
+	}
+}
+
+// Who has lost a lock does not take it from who has it now.
+func TestLostLock(t *testing.T) {
+	o := open(t, testenv.StartS3(t), "")
+	key := lockKey("name")
+	for _, c := range []struct {
+		age        time.Duration // since it was written last
+		lost, left bool
+	}{{0, false, false}, {2 * lease, false, false}, {2 * lease, true, true}} {
+		l := &lock{o: o, key: key, holder: []byte("one"), written: time.Now().Add(-c.age)}
+		var err error
+		if l.etag, err = o.put(t.Context(), key, l.holder, nil); err != nil {
+			t.Fatal(err)
+		}
+		if c.lost {
+			if err := o.Put(t.Context(), key, []byte("another")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.release(t.Context())
+		if _, err := o.Stat(t.Context(), key); (err == nil) != c.left {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
 }

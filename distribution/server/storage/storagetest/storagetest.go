@@ -40,6 +40,7 @@ func Run(t *testing.T, elementBytes int, open func(t *testing.T) storage.Objects
 		"PutAndDelete":  (*suite).testPutAndDelete,
 		"PutAll":        (*suite).testPutAll,
 		"Lock":          (*suite).testLock,
+		"Tidy":          (*suite).testTidy,
 		"BadKeys":       (*suite).testBadKeys,
 	} {
 		t.Run(name, func(t *testing.T) { test(&suite{t, t.Context(), open(t), elementBytes}) })
@@ -440,4 +441,24 @@ func (s *suite) testLock() {
 	}
 	other()
 	release()
+}
+
+// Tidy takes no object, and no stream that somebody may go on with.
+func (s *suite) testTidy() {
+	s.put("dir/object", "content")
+	if _, err := s.AppendStream(s.ctx, "id", 0, strings.NewReader("stream")); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.Tidy(s.ctx, time.Now().Add(-time.Hour)); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.CommitStream(s.ctx, "id", 6, "dir/stream"); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.Tidy(s.ctx, time.Now().Add(time.Hour)); err != nil {
+		s.Fatal(err)
+	}
+	if s.read("dir/object") != "content" || s.read("dir/stream") != "stream" {
+		s.Error("an object has changed")
+	}
 }
