@@ -78,7 +78,7 @@ func (l *lock) keep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		_ = l.renew(ctx) // the next one may go better, and release looks
+		l.renew(ctx) // the next one may go better, and release looks
 	}
 }
 
@@ -90,7 +90,7 @@ func (l *lock) release(ctx context.Context) {
 	}
 	ctx, cancel := context.WithDeadline(ctx, l.written.Add(lease-5*time.Second))
 	defer cancel()
-	_ = l.o.remove(ctx, l.key)
+	l.o.remove(ctx, l.key)
 }
 
 // takeOver gets a lock whose holder is gone, or says that it is busy.
