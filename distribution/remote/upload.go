@@ -130,8 +130,17 @@ func (u *upload) send(ctx context.Context) error {
 		return err
 	}
 	resp.Body.Close()
-	return u.goOn(resp, u.offset+n)
+	before := u.offset
+	if err := u.goOn(resp, before+n); err != nil {
+		return err
+	}
+	if u.offset <= before {
+		return errNothingTaken // counts as a failure: else it might go on for ever
+	}
+	return nil
 }
+
+var errNothingTaken = errors.New("registry took a chunk and says that it has nothing of it")
 
 // goOn takes from an answer where the session goes on, and how much of the
 // blob the registry has: as much as was sent, unless it says that it is less.

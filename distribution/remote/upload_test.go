@@ -153,6 +153,24 @@ func TestUploadGivesUp(t *testing.T) {
 			t.Errorf("%s: %v after %d", name, err, u.bodies)
 		}
 	}
+	patches := 0
+	stuck := func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(404)
+			return
+		}
+		if r.Method == http.MethodPatch {
+			patches++
+		}
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Location", "/v2/a/b/blobs/uploads/1")
+		w.Header().Set("Range", "0-9")
+		w.WriteHeader(map[bool]int{true: 204, false: 202}[r.Method == http.MethodGet])
+	}
+	f := newFaulty(t, stuck)
+	if err := newClient(t, Options{RetryWait: time.Millisecond}).PushBlob(t.Context(), f.repo, desc, opener(content)); err == nil || patches > 30 {
+		t.Errorf("stuck: %v after %d", err, patches)
+	}
 	lies := func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodHead:
@@ -164,7 +182,7 @@ func TestUploadGivesUp(t *testing.T) {
 			w.WriteHeader(202)
 		}
 	}
-	f := newFaulty(t, lies)
+	f = newFaulty(t, lies)
 	if err := newClient(t, Options{RetryWait: time.Millisecond}).PushBlob(t.Context(), f.repo, desc, opener(content)); err == nil || !strings.Contains(err.Error(), "99999999999") {
 		t.Error(err)
 	}
