@@ -24,7 +24,9 @@ import (
 func (c *Client) Referrers(ctx context.Context, repo distribution.Repository, d digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
 	list, err := c.referrers(ctx, repo, d, artifactType)
 	if errors.Is(err, errNoReferrersAPI) {
-		list, err = c.taggedReferrers(ctx, repo, d)
+		if list, err = c.taggedReferrers(ctx, repo, d); errors.Is(err, errNoReferrersTag) {
+			list, err = nil, nil
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list referrers of %s@%s: %w", repo, d, err)
@@ -91,28 +93,64 @@ func (c *Client) taggedReferrers(ctx context.Context, repo distribution.Reposito
 	case err != nil:
 		return nil, err
 	case desc.MediaType != ocispec.MediaTypeImageIndex:
-		return nil, fmt.Errorf("%s is no image index but %s", referrersTag(repo, d), desc.MediaType)
+		return nil, fmt.Errorf("%s is %w but %s", referrersTag(repo, d), errNoReferrersTag, desc.MediaType)
 	}
 	index, err := readReferrers(body)
-	return index.Manifests, err
+	if err != nil {
+		return nil, fmt.Errorf("%s is %w: %w", referrersTag(repo, d), errNoReferrersTag, err)
+	}
+	return index.Manifests, nil
 }
+
+// errNoReferrersTag: the tag is somebody's for something else. There are no
+// referrers then, and nothing is written over it.
+var errNoReferrersTag = errors.New("no image index")
 
 // refer adds a manifest to the list under its subject's referrers tag. Two
 // clients that do so at once may lose one of the two: the specification has
 // nothing against that, so what was written is read again, a few times.
 func (c *Client) refer(ctx context.Context, repo distribution.Repository, subject digest.Digest, referrer ocispec.Descriptor) error {
-	same := func(d ocispec.Descriptor) bool { return d.Digest == referrer.Digest }
+	return c.changeReferrers(ctx, repo, subject, func(list []ocispec.Descriptor) ([]ocispec.Descriptor, bool) {
+		same := func(d ocispec.Descriptor) bool { return d.Digest == referrer.Digest }
+		return append(list, referrer), !slices.ContainsFunc(list, same)
+	})
+}
+
+// unrefer takes a manifest from the list again, if clients keep it.
+func (c *Client) unrefer(ctx context.Context, repo distribution.Repository, subject, d digest.Digest) error {
+	if _, err := c.referrers(ctx, repo, subject, ""); !errors.Is(err, errNoReferrersAPI) {
+		return nil // the registry does, or is in trouble: what was asked for is done
+	}
+	err := c.changeReferrers(ctx, repo, subject, func(list []ocispec.Descriptor) ([]ocispec.Descriptor, bool) {
+		left := []ocispec.Descriptor{}
+		for _, desc := range list {
+			if desc.Digest != d {
+				left = append(left, desc)
+			}
+		}
+		return left, len(left) < len(list)
+	})
+	if errors.Is(err, errNoReferrersTag) {
+		return nil
+	}
+	return err
+}
+
+// changeReferrers writes the list under the referrers tag until change, which
+// says what it is to be and whether that is a change, is content.
+func (c *Client) changeReferrers(ctx context.Context, repo distribution.Repository, subject digest.Digest, change func([]ocispec.Descriptor) ([]ocispec.Descriptor, bool)) error {
 	tag := referrersTag(repo, subject)
 	for range c.opts.MaxAttempts {
 		list, err := c.taggedReferrers(ctx, repo, subject)
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(list, same) {
+		list, changed := change(list)
+		if !changed {
 			return nil
 		}
 		index := ocispec.Index{
-			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: append(list, referrer),
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: list,
 		}
 		body, err := json.Marshal(index)
 		if err != nil {

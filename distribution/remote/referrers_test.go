@@ -4,6 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +77,49 @@ func TestReferrers(t *testing.T) {
 				t.Errorf("tags %v, %v", tags, err)
 			}
 		})
+	}
+}
+
+// TestDeleteReferrer: who deletes a referrer takes it from the list that clients
+// keep, and what else is under that tag stays as it is.
+func TestDeleteReferrer(t *testing.T) {
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: ourRegistry(t)})
+	proxy.ModifyResponse = func(resp *http.Response) error { resp.Header.Del("Oci-Subject"); return nil }
+	old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/referrers/") {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	defer old.Close()
+	c := remote.New(remote.Options{})
+	defer c.Close()
+	repo := parse(t, old.Listener.Addr().String()+"/team/app").Repository
+	subject := pushArtifact(t, c, repo, "x/subject", nil)
+	sbom, signature := pushArtifact(t, c, repo, "x/sbom", &subject), pushArtifact(t, c, repo, "x/signature", &subject)
+	if err := c.Delete(t.Context(), distribution.Reference{Repository: repo, Digest: sbom.Digest}); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := c.Referrers(t.Context(), repo, subject.Digest, ""); err != nil || len(list) != 1 || list[0].Digest != signature.Digest {
+		t.Errorf("%v, %v", list, err)
+	}
+	tag := distribution.Reference{Repository: repo, Tag: "sha256-" + subject.Digest.Encoded()}
+	body, err := c.Manifest(t.Context(), repo, subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PushManifest(t.Context(), tag, subject.MediaType, body); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), distribution.Reference{Repository: repo, Digest: signature.Digest}); err != nil {
+		t.Error(err)
+	}
+	if list, err := c.Referrers(t.Context(), repo, subject.Digest, ""); err != nil || len(list) != 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if desc, err := c.Stat(t.Context(), tag); err != nil || desc.Digest != subject.Digest {
+		t.Error(desc, err)
 	}
 }
 
