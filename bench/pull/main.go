@@ -26,6 +26,7 @@ import (
 
 	"github.com/tare-oci/tare/bench/internal/engines"
 	"github.com/tare-oci/tare/bench/internal/measure"
+	"github.com/tare-oci/tare/bench/internal/runtimes"
 )
 
 func main() {
@@ -40,6 +41,10 @@ func main() {
 }
 
 func run(ctx context.Context, layout string, runs int) (err error) {
+	// Podman mounts its store on itself: that is not to outlive us, however we end.
+	if again, err := runtimes.PrivateMounts(); again || err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "tare-bench-pull-")
 	if err != nil {
 		return err
