@@ -19,19 +19,16 @@ type observer struct {
 	received  *metrics.Counter
 }
 
-func newObserver(set *metrics.Set, log *slog.Logger, access bool) *observer {
+func newObserver(set *metrics.Set, log *slog.Logger) *observer {
 	const ms = time.Millisecond
-	o := &observer{
+	return &observer{
+		log:      log,
 		requests: set.Counter("tare_registry_requests_total", "Requests, by resource, method and status.", "resource", "method", "status"),
 		durations: set.Histogram("tare_registry_request_duration_seconds", "From a request's header to the end of its answer, by resource and method.",
 			[]time.Duration{ms / 4, ms, 5 * ms, 25 * ms, 100 * ms, 500 * ms, 2500 * ms, 10_000 * ms, 60_000 * ms}, "resource", "method"),
 		sent:     set.Counter("tare_registry_sent_bytes_total", "Bytes of answers' bodies."),
 		received: set.Counter("tare_registry_received_bytes_total", "Bytes of requests' bodies."),
 	}
-	if access {
-		o.log = log
-	}
-	return o
 }
 
 // methods bounds what a client can make a label of.

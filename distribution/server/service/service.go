@@ -40,11 +40,11 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		return nil, err
 	}
 	s := &Service{config: c, metrics: &metrics.Set{}}
-	options := &slog.HandlerOptions{}
-	if c.Log.Format == "json" {
-		s.log = slog.New(slog.NewJSONHandler(log, options))
-	} else {
-		s.log = slog.New(slog.NewTextHandler(log, options))
+	all := &lines{out: log}
+	s.log = newLogger(c.Log.Format, all)
+	var requests *slog.Logger
+	if c.Log.Access {
+		requests = newLogger(c.Log.Format, requestLines{all})
 	}
 	objects, err := openObjects(c.Storage, getenv)
 	if err != nil {
@@ -62,7 +62,7 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		Grace:        time.Duration(c.GC.Grace),
 		Fixed:        c.IsFixed,
 	})
-	observer := newObserver(s.metrics, s.log, c.Log.Access)
+	observer := newObserver(s.metrics, requests)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
 	s.metrics.Process()
 	var guard server.Guard
@@ -84,6 +84,13 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		MaxCatalogPage:   c.Limits.CatalogPage,
 	})
 	return s, nil
+}
+
+func newLogger(format string, w io.Writer) *slog.Logger {
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
 }
 
 // Check tries what New does not: whether the storage can be reached.

@@ -47,6 +47,18 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
+// with is the log when it has the text: lines about requests take a moment.
+func (l *logged) with(t *testing.T, text string) string {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if all := l.String(); strings.Contains(all, text) {
+			return all
+		} else if time.Now().After(deadline) {
+			t.Fatalf("no %s in %s", text, all)
+		}
+	}
+}
+
 type running struct {
 	addr string
 	log  *logged
@@ -138,7 +150,7 @@ func TestHealthMetricsAndLog(t *testing.T) {
 		}
 	}
 	var line map[string]any
-	for _, text := range strings.Split(strings.TrimSpace(r.log.String()), "\n") {
+	for _, text := range strings.Split(strings.TrimSpace(r.log.with(t, "/nothing")), "\n") {
 		var one map[string]any
 		if err := json.Unmarshal([]byte(text), &one); err != nil {
 			t.Fatal(text, err)
