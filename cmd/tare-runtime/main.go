@@ -1,5 +1,6 @@
-// It ends before it could use more processors than it starts with: whether its
-// own control group limits them need not be looked up.
+// It ends before it could use more processors than it starts with. Go looks up
+// once, at the start, whether our own control group limits them, whatever is said
+// here; with this it keeps no file of it open, and does not look again.
 //
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
