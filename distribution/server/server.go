@@ -220,6 +220,9 @@ func (g *Registry) refuse(q *request, err error) {
 	case errors.Is(err, storage.ErrTooMany):
 		known, status = distribution.Errorf(distribution.CodeTooManyRequests, "too many uploads are open"), http.StatusTooManyRequests
 		q.w.Header().Set("Retry-After", "30")
+	case errors.Is(err, storage.ErrBusy):
+		known, status = distribution.Errorf(distribution.CodeUnknown, "others are at work on the same; try again"), http.StatusServiceUnavailable
+		q.w.Header().Set("Retry-After", "5")
 	case errors.Is(err, storage.ErrNoSpace):
 		known, status = distribution.Errorf(distribution.CodeUnknown, "the registry's storage is full"), http.StatusInsufficientStorage
 	default:

@@ -69,6 +69,15 @@ type closedGate struct {
 	open  func() error
 }
 
+// late is an error when others may soon take the gate for a dead holder's, so that
+// nothing may be removed any more.
+func (g closedGate) late() error {
+	if time.Now().After(g.until.Add(sweepLimit)) {
+		return fmt.Errorf("took longer than a gate may be closed: %w", ErrBusy)
+	}
+	return nil
+}
+
 // closeGate waits for others that hold the same gate.
 func (s *Store) closeGate(ctx context.Context, key string) (closedGate, error) {
 	sum := sha256.Sum256([]byte(key))

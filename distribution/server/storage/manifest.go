@@ -164,7 +164,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 	if err != nil || pushing {
 		return err
 	}
-	return s.deleteManifest(ctx, repo, d)
+	return s.deleteManifest(ctx, repo, d, gate)
 }
 
 // keptBy finds a tag that leads to the manifest and may not be removed.
@@ -182,12 +182,14 @@ func (s *Store) keptBy(ctx context.Context, repo string, d digest.Digest) error 
 	})
 }
 
-func (s *Store) deleteManifest(ctx context.Context, repo string, d digest.Digest) error {
+// deleteManifest works behind the repository's gate: a push of the same that came
+// after the gate has been opened must not be undone.
+func (s *Store) deleteManifest(ctx context.Context, repo string, d digest.Digest, gate closedGate) error {
 	m, err := s.Manifest(ctx, repo, d.String())
 	if err != nil {
 		return err
 	}
-	if err := s.deleteTagsOf(ctx, repo, d); err != nil {
+	if err := s.deleteTagsOf(ctx, repo, d, gate); err != nil {
 		return err
 	}
 	var doc struct {
@@ -201,10 +203,13 @@ func (s *Store) deleteManifest(ctx context.Context, repo string, d digest.Digest
 			}
 		}
 	}
+	if err := gate.late(); err != nil {
+		return err
+	}
 	return s.objects.Delete(ctx, manifestKey(repo, d))
 }
 
-func (s *Store) deleteTagsOf(ctx context.Context, repo string, d digest.Digest) error {
+func (s *Store) deleteTagsOf(ctx context.Context, repo string, d digest.Digest, gate closedGate) error {
 	const page = 1000
 	for after := ""; ; {
 		tags, err := s.objects.List(ctx, tagDir(repo), after, page)
@@ -214,7 +219,9 @@ func (s *Store) deleteTagsOf(ctx context.Context, repo string, d digest.Digest) 
 		for _, tag := range tags {
 			data, err := s.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
 			if err == nil && string(data) == d.String() {
-				err = s.objects.Delete(ctx, tagKey(repo, tag))
+				if err = gate.late(); err == nil {
+					err = s.objects.Delete(ctx, tagKey(repo, tag))
+				}
 			}
 			if _, err := exists(err); err != nil {
 				return err

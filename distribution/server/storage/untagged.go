@@ -38,7 +38,7 @@ func (c *collector) removeUntagged(ctx context.Context, repo string, r repositor
 	for _, d := range unreachable(now, tagged) {
 		info, err := c.objects.Stat(ctx, manifestKey(repo, d))
 		if err == nil && info.Modified.Before(c.before) && time.Now().Before(gate.until) {
-			if err = c.deleteManifest(ctx, repo, d); err == nil {
+			if err = c.deleteManifest(ctx, repo, d, gate); err == nil {
 				c.report.Manifests++
 				delete(r, d)
 			}
