@@ -64,6 +64,12 @@ func checkClean(t testing.TB, e *Engine) {
 			t.Errorf("left behind: %s", filepath.Join(dir, entry.Name()))
 		}
 	}
+	checkSound(t, e)
+}
+
+// checkSound fails the test if the store is damaged.
+func checkSound(t testing.TB, e *Engine) {
+	t.Helper()
 	report, err := e.images.Fsck(context.Background(), layout.FsckOptions{})
 	if err != nil {
 		t.Error(err)

@@ -20,8 +20,8 @@ import (
 	"github.com/tare-oci/tare/internal/testenv"
 )
 
-// childVar makes the test binary a program. If it is "unpack" that is
-// unpackChild; else it runs one container: DIR, image and command follow as
+// childVar makes the test binary a program. If it is "unpack" or "verb" that is
+// unpackChild or verbChild; else it runs one container: DIR, image and command follow as
 // arguments.
 const childVar = "TARE_TEST_ENGINE_CHILD"
 
@@ -33,8 +33,11 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	run := child
-	if os.Getenv(childVar) == "unpack" {
+	switch os.Getenv(childVar) {
+	case "unpack":
 		run = unpackChild
+	case "verb":
+		run = verbChild
 	}
 	status, err := run(os.Args[1], os.Args[2], os.Args[3:])
 	if err != nil {
