@@ -148,15 +148,39 @@ type NewImage struct {
 // put closes the tree and makes an image of the changes on top of what the tree was made from, and gives it a name wherever that is. Blobs that
 // are there already are not copied.
 func (e *Engine) put(ctx context.Context, c *changedTree, name string, o NewImageOptions) (n NewImage, err error) {
-	src, base, err := e.openOrigin(ctx, c.origin)
-	if err != nil {
-		return n, err
-	}
-	made := transfer.Compose(e.options.Root, src)
-	defer func() { err = errors.Join(err, made.Close()) }()
 	if _, err := transport.Parse(name); err != nil && name != "" { // before the work, not after it
 		return n, err
 	}
+	made, n, err := e.compose(ctx, c, o)
+	if err != nil {
+		return n, err
+	}
+	defer func() { err = errors.Join(err, made.Close()) }()
+	dst, err := e.destinationOf(ctx, name, n.Descriptor, o.Registry, made.Sources()...)
+	if err != nil {
+		return n, err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	r, err := transfer.Copy(ctx, dst, made, transfer.Options{})
+	if err != nil {
+		return n, err
+	}
+	n.Descriptor = r.Root // in a docker archive it has another
+	return n, dst.Commit(ctx)
+}
+
+// compose closes the tree and makes an image of the changes on top of what the tree was made from, which nobody but the caller has.
+func (e *Engine) compose(ctx context.Context, c *changedTree, o NewImageOptions) (made *transfer.Composed, n NewImage, err error) {
+	src, base, err := e.openOrigin(ctx, c.origin)
+	if err != nil {
+		return nil, n, err
+	}
+	made = transfer.Compose(e.options.Root, src)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, made.Close())
+		}
+	}()
 	change := mutate.Change{Created: o.History.Created, Config: func(cfg *v1.Image) {
 		if o.Author != "" {
 			cfg.Author = o.Author
@@ -171,28 +195,18 @@ func (e *Engine) put(ctx context.Context, c *changedTree, name string, o NewImag
 	} else {
 		l, err := writeLayer(ctx, made, c, o)
 		if err != nil {
-			return n, err
+			return made, n, err
 		}
 		n.Layer, change.Layers = &l.Desc, []mutate.Layer{l}
 	}
 	if err := c.close(); err != nil { // a container need not wait for the rest
-		return n, err
+		return made, n, err
 	}
 	if n.Descriptor, err = mutate.Apply(ctx, made, &base.Descriptor, change); err != nil {
-		return n, err
+		return made, n, err
 	}
 	made.SetRoot(n.Descriptor)
-	dst, err := e.destinationOf(ctx, name, n.Descriptor, o.Registry, made.Sources()...)
-	if err != nil {
-		return n, err
-	}
-	defer func() { err = errors.Join(err, dst.Close()) }()
-	r, err := transfer.Copy(ctx, dst, made, transfer.Options{})
-	if err != nil {
-		return n, err
-	}
-	n.Descriptor = r.Root // in a docker archive it has another
-	return n, dst.Commit(ctx)
+	return made, n, nil
 }
 
 // destinationOf is where an image of that name goes. One without a name is called by its digest in the store: what has no name at

@@ -35,15 +35,10 @@ func (e *Engine) commit(ctx context.Context, container, name string, o CommitOpt
 	if err != nil {
 		return n, err
 	}
-	release, err := e.hold(ctx, found.ID, o.Pause)
+	c, err := e.heldContainer(ctx, found, o.Changes, o.Pause)
 	if err != nil {
 		return n, err
 	}
-	c, err := e.changedContainer(ctx, found, o.Changes)
-	if err != nil {
-		return n, errors.Join(err, release())
-	}
-	c.release = release
 	defer func() { err = errors.Join(err, c.close()) }()
 	r, err := readRecord(e.containerDir(found.ID))
 	if err != nil {
@@ -54,6 +49,20 @@ func (e *Engine) commit(ctx context.Context, container, name string, o CommitOpt
 	}
 	o.Edits = slices.Concat([]mutate.Edit{r.Process.edit}, o.Edits)
 	return e.put(ctx, c, name, o.NewImageOptions)
+}
+
+// heldContainer finds what has changed in a container, and keeps that from changing until it is closed.
+func (e *Engine) heldContainer(ctx context.Context, found Container, o ChangeOptions, pause bool) (*changedTree, error) {
+	release, err := e.hold(ctx, found.ID, pause)
+	if err != nil {
+		return nil, err
+	}
+	c, err := e.changedContainer(ctx, found, o)
+	if err != nil {
+		return nil, errors.Join(err, release())
+	}
+	c.release = release
+	return c, nil
 }
 
 // hold keeps a container as it is until release is called: one that has ended from being removed, one that runs, with pause, from

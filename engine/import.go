@@ -11,11 +11,8 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/tare-oci/tare/image/archive"
-	"github.com/tare-oci/tare/image/layer/tarstream"
 	"github.com/tare-oci/tare/image/mutate"
 	"github.com/tare-oci/tare/image/transfer"
-	"github.com/tare-oci/tare/image/tree"
 )
 
 // ImportOptions say what an imported image is.
@@ -66,38 +63,4 @@ func (e *Engine) Import(ctx context.Context, path string, from io.Reader, name s
 		return r, err
 	}
 	return d.Finish(ctx, desc, name)
-}
-
-// Export writes the files of an image as one tar archive, without unpacking
-// them anywhere: owners, times, extended attributes and device nodes are those
-// of the layers.
-func (c *Contents) Export(ctx context.Context, w io.Writer) error {
-	t, err := c.Tree(ctx, false)
-	if err != nil {
-		return err
-	}
-	spool, err := transfer.UnnamedFile(c.dir)
-	if err != nil {
-		return c.named(err)
-	}
-	defer spool.Close()
-	buffered := bufio.NewWriterSize(w, 1<<20)
-	tw := tarstream.NewWriter(buffered)
-	if err := t.WriteLayer(ctx, tw, tree.New(tree.Limits{}), c.Image, c.open, spool, tree.Options{}); err != nil {
-		return c.named(err)
-	}
-	return buffered.Flush()
-}
-
-// WriteFile writes a file that appears under its name, whole, when write has
-// succeeded; what is no regular file is written to as it comes.
-func WriteFile(path string, write func(io.Writer) error) error {
-	f, err := archive.NewFile(path)
-	if err != nil {
-		return err
-	}
-	if err = write(f); err == nil {
-		err = f.Commit()
-	}
-	return errors.Join(err, f.Close())
 }

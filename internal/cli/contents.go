@@ -29,6 +29,14 @@ func (a *app) declareContentsFlags(cmd *cobra.Command) contentsFlags {
 
 // open opens images, and calls use with them.
 func (f contentsFlags) open(cmd *cobra.Command, names []string, use func([]*engine.Contents) error) error {
+	return f.openBy(cmd, names, func(e *engine.Engine, name string, o engine.FilesOptions) (*engine.Contents, error) {
+		return e.OpenContents(cmd.Context(), name, o.Platform, o.Registry)
+	}, use)
+}
+
+// openBy is open with another way to find what a name stands for.
+func (f contentsFlags) openBy(cmd *cobra.Command, names []string,
+	find func(*engine.Engine, string, engine.FilesOptions) (*engine.Contents, error), use func([]*engine.Contents) error) error {
 	platform, err := f.platform()
 	if err != nil {
 		return err
@@ -45,7 +53,7 @@ func (f contentsFlags) open(cmd *cobra.Command, names []string, use func([]*engi
 	defer e.Close()
 	var all []*engine.Contents
 	for _, name := range names {
-		c, err := e.OpenContents(cmd.Context(), name, platform, client)
+		c, err := find(e, name, engine.FilesOptions{Platform: platform, Registry: client})
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -91,35 +90,4 @@ func (a *app) importOptions(changes []string, message string, platform func() (*
 		}
 	}
 	return o, nil
-}
-
-func (a *app) exportCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "export [flags] IMAGE",
-		Short: "Write the files of an image as one tar archive",
-		Long: `Write the files of an image, all layers in one, as a tar archive to standard
-output, or to the file that -o names, which appears when it is whole. Nothing is
-unpacked, and root is not needed: owners, times, extended attributes and device
-nodes are those of the layers.
-
-` + transportsHelp,
-		Example: `  tare export -o rootfs.tar debian:12
-  tare export docker://debian:12 | tar -t`,
-		Args: arguments(1, 1, "IMAGE"),
-	}
-	contents := a.declareContentsFlags(cmd)
-	output := cmd.Flags().StringP("output", "o", "", "write to `FILE` instead of standard output")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *output == "" && isTerminal(a.stdout) {
-			return usageError{errors.New("an archive is nothing for a terminal: use -o FILE, or a pipe")}
-		}
-		return contents.open(cmd, args, func(all []*engine.Contents) error {
-			write := func(w io.Writer) error { return all[0].Export(cmd.Context(), w) }
-			if *output == "" {
-				return write(a.stdout)
-			}
-			return engine.WriteFile(*output, write)
-		})
-	}
-	return cmd
 }
