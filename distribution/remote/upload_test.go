@@ -168,7 +168,7 @@ func TestUploadGivesUp(t *testing.T) {
 		w.WriteHeader(map[bool]int{true: 204, false: 202}[r.Method == http.MethodGet])
 	}
 	f := newFaulty(t, stuck)
-	if err := newClient(t, Options{RetryWait: time.Millisecond}).PushBlob(t.Context(), f.repo, desc, opener(content)); err == nil || patches > 30 {
+	if err := newClient(t, Options{RetryWait: time.Millisecond, ChunkBytes: 1 << 20}).PushBlob(t.Context(), f.repo, desc, opener(content)); err == nil || patches > 30 {
 		t.Errorf("stuck: %v after %d", err, patches)
 	}
 	lies := func(w http.ResponseWriter, r *http.Request) {
