@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tare-oci/tare/image/archive"
 	"github.com/tare-oci/tare/image/mutate"
 	"github.com/tare-oci/tare/image/transfer"
 )
