@@ -206,12 +206,16 @@ func (e *Engine) Tag(ctx context.Context, name string, to ...string) error {
 	return nil
 }
 
-// Remove takes a name away; GC removes what then has none. It returns the name
-// that the image had.
+// Remove takes a name away, or the image that has none and is found by its
+// digest; GC removes what then nothing leads to. It returns the name that the
+// image had, or its digest.
 func (e *Engine) Remove(ctx context.Context, name string) (removed string, err error) {
 	found, err := e.find(ctx, name)
 	if err != nil {
 		return "", err
+	}
+	if found.Name == "" {
+		return found.Desc.Digest.String(), e.images.RemoveUnnamed(ctx, found.Desc.Digest)
 	}
 	return found.Name, e.images.Untag(ctx, found.Name)
 }

@@ -259,23 +259,39 @@ func (p *Session) AddUnnamed(ctx context.Context, desc v1.Descriptor) error {
 // Untag takes a name away. The blobs stay until GC. An error with
 // fs.ErrNotExist means that there is no such name.
 func (s *Store) Untag(ctx context.Context, name string) error {
-	err := s.changeIndex(ctx, func(x *index) (bool, error) {
+	goes := func(e *entry) bool { return name != "" && e.name() == name }
+	if err := s.dropEntries(ctx, goes, (*index).noSuchName); err != nil {
+		return fmt.Errorf("untag %q in %s: %w", name, s.dir, err)
+	}
+	return nil
+}
+
+// RemoveUnnamed takes the entry without a name away that AddUnnamed makes. The
+// blobs stay until GC. An error with fs.ErrNotExist means that there is none.
+func (s *Store) RemoveUnnamed(ctx context.Context, d digest.Digest) error {
+	goes := func(e *entry) bool { return e.err == nil && e.name() == "" && e.desc.Digest == d }
+	none := func(*index) error { return fmt.Errorf("no such entry: %w", fs.ErrNotExist) }
+	if err := s.dropEntries(ctx, goes, none); err != nil {
+		return fmt.Errorf("remove %s without a name from %s: %w", d, s.dir, err)
+	}
+	return nil
+}
+
+// dropEntries takes those away that go; none says what it means that none does.
+func (s *Store) dropEntries(ctx context.Context, goes func(*entry) bool, none func(*index) error) error {
+	return s.changeIndex(ctx, func(x *index) (bool, error) {
 		kept := x.entries[:0]
 		for _, e := range x.entries {
-			if name == "" || e.name() != name {
+			if !goes(&e) {
 				kept = append(kept, e)
 			}
 		}
 		if len(kept) == len(x.entries) {
-			return false, x.noSuchName()
+			return false, none(x)
 		}
 		x.entries = kept
 		return true, nil
 	})
-	if err != nil {
-		return fmt.Errorf("untag %q in %s: %w", name, s.dir, err)
-	}
-	return nil
 }
 
 // Resolve finds what a name stands for. The empty name is that of the only

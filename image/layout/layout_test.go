@@ -182,6 +182,19 @@ func TestNames(t *testing.T) {
 	}
 	wantError(t, "untag twice", s.Untag(ctx, "a"), fs.ErrNotExist)
 	wantError(t, "untag nothing", s.Untag(ctx, ""), fs.ErrNotExist)
+	for range 2 { // the second time there is one already
+		if err := p.AddUnnamed(ctx, two); err != nil {
+			t.Error(err)
+		}
+	}
+	wantError(t, "unnamed, of another digest", s.RemoveUnnamed(ctx, one.Digest), fs.ErrNotExist, string(one.Digest))
+	if err := s.RemoveUnnamed(ctx, two.Digest); err != nil {
+		t.Error(err)
+	}
+	wantError(t, "unnamed, twice", s.RemoveUnnamed(ctx, two.Digest), fs.ErrNotExist)
+	if names, err := s.List(ctx); err != nil || len(names) != 1 || names[0].Name != "b" {
+		t.Errorf("List = %+v, %v", names, err)
+	}
 	absent := describe("text/plain", []byte("absent"))
 	wantError(t, "tag what is not there", p.Tag(ctx, "x", absent), fs.ErrNotExist, string(absent.Digest))
 	for _, bad := range []string{"", "a b", "a\nb", "\x1b[m", "\xff", strings.Repeat("x", 2000)} {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -38,7 +39,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		switch {
 		case *quiet:
 			for _, i := range images {
-				fmt.Fprintln(a.stdout, printable(i.FamiliarName()))
+				fmt.Fprintln(a.stdout, printable(cmp.Or(i.FamiliarName(), string(i.Target.Digest))))
 			}
 			return nil
 		case format == "json":

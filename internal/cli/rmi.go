@@ -14,7 +14,8 @@ func (a *app) rmiCommand() *cobra.Command {
 		Use:   "rmi [flags] IMAGE...",
 		Short: "Remove images",
 		Long: `Take the names of images away. What no name leads to any more is removed by
-tare gc; containers that run are not disturbed.`,
+tare gc; containers that run are not disturbed. An image may be named by the
+beginning of its digest or ID, and one without a name has to be.`,
 		Example: `  tare rmi debian:12
   tare rmi $(tare images -q) && tare gc`,
 		Args:              arguments(1, -1, "IMAGE..."),
