@@ -2,6 +2,7 @@ package engines
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,6 +84,7 @@ func TestDocker(t *testing.T) {
 		{"security", dockerSecurity},
 		{"network", dockerNetwork},
 		{"build", dockerBuild},
+		{"archives", dockerArchives},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(d.in(t)) })
 	}
@@ -287,4 +289,35 @@ func dockerBuild(d engine) {
 		b.run("build", "--quiet", "--tag", "made"+buildkit, dir)
 		b.says("built\n0", "run", "--rm", "made"+buildkit)
 	}
+}
+
+// dockerArchives: docker runs what tare save writes, and tare loads what docker save writes.
+func dockerArchives(d engine) {
+	dir, command := d.TempDir(), testenv.Command(d, "tare")
+	tare := engine{d.TB, func(args ...string) *exec.Cmd {
+		return exec.Command(command, append([]string{"--root", dir + "/root"}, args...)...)
+	}}
+	d.run("run", "--name", "changed", "base", "sh", "-c", "echo changed >/changed; rm /etc/group")
+	d.run("commit", "changed", "changed")
+	d.run("rm", "changed")
+	d.run("save", "--output", dir+"/docker.tar", "base", "changed")
+	tare.mentions("changed:latest", "load", "--quiet", "--input", dir+"/docker.tar")
+	tare.run("fsck")
+	tare.run("tag", "changed", "ours:docker", "ours:oci")
+	tare.run("save", "--quiet", "--output", dir+"/ours.tar", "ours:docker")
+	d.mentions("ours:docker", "load", "--quiet", "--input", dir+"/ours.tar")
+	d.says("changed", "run", "--rm", "ours:docker", "sh", "-c", "cat /changed; ls /etc/group 2>&- || true")
+	d.says(d.run("image", "inspect", "--format", "{{.Id}}", "changed"), "image", "inspect", "--format", "{{.Id}}", "ours:docker")
+
+	tare.run("save", "--quiet", "--format", "oci-archive", "--output", dir+"/oci.tar", "ours:oci")
+	var major int
+	if _, err := fmt.Sscanf(d.run("version", "--format", "{{.Server.Version}}"), "%d.", &major); err != nil {
+		d.Fatal(err)
+	}
+	if major < 25 { // which is the first that takes them
+		d.fails(1, "no such file or directory", "load", "--quiet", "--input", dir+"/oci.tar")
+		return
+	}
+	d.run("load", "--quiet", "--input", dir+"/oci.tar")
+	d.says("changed", "run", "--rm", "ours:oci", "cat", "/changed")
 }
