@@ -8,6 +8,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/tare-oci/tare/distribution/remote"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/engine/transport"
 	"github.com/tare-oci/tare/image"
@@ -150,37 +151,44 @@ func parsePlatforms(texts []string) (all []v1.Platform, err error) {
 
 func (t transferFlags) copy(cmd *cobra.Command, from, to string) error {
 	a := t.app
-	a.quiet = a.quiet || *t.quiet
 	o, err := t.what.options()
 	if err != nil {
 		return err
 	}
-	source, err := t.registry.with(*t.srcCreds).client(a.getenv)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	destination, err := t.registry.with(*t.dstCreds).client(a.getenv)
-	if err != nil {
-		return err
-	}
-	defer destination.Close()
-	e, err := a.engine()
-	if err != nil {
-		return err
-	}
-	defer e.Close()
 	var r transfer.Result
-	err = a.showTransfer("Copying "+from+" to "+to, func(p transfer.Progress) (err error) {
-		o.Progress = p
-		r, err = e.Copy(cmd.Context(), from, to, engine.CopyOptions{Options: o, From: source, To: destination})
-		return err
+	err = t.open(func(e *engine.Engine, source, destination remote.Routed) error {
+		return a.showTransfer("Copying "+from+" to "+to, func(p transfer.Progress) (err error) {
+			o.Progress = p
+			r, err = e.Copy(cmd.Context(), from, to, engine.CopyOptions{Options: o, From: source, To: destination})
+			return err
+		})
 	})
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(a.stdout, r.Root.Digest)
 	return err
+}
+
+// open calls use with the store and with clients for both ends.
+func (t transferFlags) open(use func(e *engine.Engine, source, destination remote.Routed) error) error {
+	t.app.quiet = t.app.quiet || *t.quiet
+	source, err := t.registry.with(*t.srcCreds).client(t.app.getenv)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	destination, err := t.registry.with(*t.dstCreds).client(t.app.getenv)
+	if err != nil {
+		return err
+	}
+	defer destination.Close()
+	e, err := t.app.engine()
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	return use(e, source, destination)
 }
 
 // showTransfer shows the progress of whatever copies images.

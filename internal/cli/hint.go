@@ -26,7 +26,7 @@ import (
 func hints() []hint {
 	return []hint{
 		{is(engine.ErrNeedsRoot), "pull, images, inspect, rmi and gc work without root, and so do explain of a bundle and unpack --rootless"},
-		{is(engine.ErrForeign), "tare unpack --allow-foreign fetches it from there; its digest is verified"},
+		{is(engine.ErrForeign), "--allow-foreign fetches it from there; its digest is verified"},
 		{is(layer.ErrEncrypted), "tare unpack --decrypt-with COMMAND has a program of yours decrypt it"},
 		{is(layer.ErrNotMapped), "--uid-map and --gid-map must cover all ids that the image's files have, such as 0:100000:65536"},
 		{is(layer.ErrLimit), "if you trust the image: tare unpack --help tells the flags that set the limits"},

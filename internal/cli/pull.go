@@ -28,6 +28,7 @@ where it ended. Every byte is verified. The image's digest is printed.`,
 	}
 	platform := platformFlag(cmd.Flags())
 	registry := declareRegistryFlags(cmd.Flags())
+	foreign := cmd.Flags().Bool("allow-foreign", false, foreignUsage)
 	quiet := cmd.Flags().BoolP("quiet", "q", false, "no progress, only the digest")
 	cmd.ValidArgsFunction = a.completeImages(1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -41,7 +42,7 @@ where it ended. Every byte is verified. The image's digest is printed.`,
 			return err
 		}
 		defer e.Close()
-		img, err := a.pull(cmd.Context(), e, args[0], p, registry)
+		img, err := a.pull(cmd.Context(), e, args[0], engine.PullOptions{Platform: p, Foreign: *foreign}, registry)
 		if err != nil {
 			return err
 		}
@@ -52,9 +53,15 @@ where it ended. Every byte is verified. The image's digest is printed.`,
 }
 
 // pull pulls with a progress display.
-func (a *app) pull(ctx context.Context, e *engine.Engine, name string, platform *v1.Platform, flags registryFlags) (engine.Image, error) {
-	return a.showPull(name, platform, flags, func(o engine.PullOptions) (engine.Image, error) { return e.Pull(ctx, name, o) })
+func (a *app) pull(ctx context.Context, e *engine.Engine, name string, how engine.PullOptions, flags registryFlags) (engine.Image, error) {
+	return a.showPull(name, how.Platform, flags, func(o engine.PullOptions) (engine.Image, error) {
+		o.Foreign = how.Foreign
+		return e.Pull(ctx, name, o)
+	})
 }
+
+// foreignUsage describes --allow-foreign.
+const foreignUsage = "fetch layers that registries may not distribute from the URLs in the manifest"
 
 // showPull shows the progress of whatever pulls an image.
 func (a *app) showPull(name string, platform *v1.Platform, flags registryFlags,

@@ -78,7 +78,7 @@ func (a *app) provide(ctx context.Context, e *engine.Engine, o *engine.RunOption
 	case f.pull == "never" && err != nil, err != nil && !missing:
 		return err
 	case f.pull == "always", missing:
-		_, err = a.pull(ctx, e, o.Image, o.Pull.Platform, f.registry)
+		_, err = a.pull(ctx, e, o.Image, o.Pull, f.registry)
 		return err
 	}
 	return nil

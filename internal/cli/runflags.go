@@ -78,6 +78,7 @@ func declareRunFlags(cmd *cobra.Command, letters bool) *runFlags {
 	flagGroup(cmd, "Image", func(s *pflag.FlagSet) {
 		f.pull = "missing"
 		s.Var(&choice{&f.pull, []string{"missing", "always", "never"}}, "pull", "`when` to pull: missing, always or never")
+		s.BoolVar(&o.Pull.Foreign, "allow-foreign", false, foreignUsage)
 		f.platform = platformFlag(s)
 		f.registry = declareRegistryFlags(s)
 	})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tare-oci/tare/distribution/remote"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image/transfer"
 )
@@ -62,22 +63,6 @@ func (a *app) sync(cmd *cobra.Command, flags transferFlags, items []engine.SyncI
 			}
 		}
 	}
-	source, err := flags.registry.with(*flags.srcCreds).client(a.getenv)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	destination, err := flags.registry.with(*flags.dstCreds).client(a.getenv)
-	if err != nil {
-		return err
-	}
-	defer destination.Close()
-	e, err := a.engine()
-	if err != nil {
-		return err
-	}
-	defer e.Close()
-	o.From, o.To = source, destination
 	var done []syncedImage
 	o.Each = func(s engine.SyncedImage) {
 		if format == "json" {
@@ -86,9 +71,12 @@ func (a *app) sync(cmd *cobra.Command, flags transferFlags, items []engine.SyncI
 		}
 		a.tellSync(s, o.DryRun)
 	}
-	err = a.showTransfer("Syncing to "+to, func(p transfer.Progress) error {
-		o.Progress = p
-		return e.Sync(cmd.Context(), items, to, o)
+	err = flags.open(func(e *engine.Engine, source, destination remote.Routed) error {
+		o.From, o.To = source, destination
+		return a.showTransfer("Syncing to "+to, func(p transfer.Progress) error {
+			o.Progress = p
+			return e.Sync(cmd.Context(), items, to, o)
+		})
 	})
 	if format == "json" {
 		err = errors.Join(printJSON(a.stdout, list(done)), err)

@@ -104,7 +104,7 @@ func declareUnpackFlags(cmd *cobra.Command) *unpackFlags {
 	})
 	flagGroup(cmd, "Image", func(s *pflag.FlagSet) {
 		f.platform = platformFlag(s)
-		s.BoolVar(&o.Pull.Foreign, "allow-foreign", false, "fetch layers that registries may not distribute from the URLs in the manifest")
+		s.BoolVar(&o.Pull.Foreign, "allow-foreign", false, foreignUsage)
 		s.StringVar(&f.decrypt, "decrypt-with", "", "decrypt layers by the shell `COMMAND`: blob on stdin, TARE_DESCRIPTOR and TARE_ANNOTATIONS in its environment")
 		f.registry = declareRegistryFlags(s)
 	})
