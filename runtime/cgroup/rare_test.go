@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,10 +61,8 @@ func TestNetwork(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mount("cgroup", dir, "cgroup", 0, controller); err != nil {
-			t.Fatalf("mount %s: %v", controller, err)
-		}
-		defer unix.Unmount(dir, 0)
+		mountHierarchy(t, controller, dir)
+		defer removeHierarchy(t, controller, dir)
 		f.Hierarchies = append(f.Hierarchies, host.Hierarchy{Controllers: []string{controller}, Mountpoint: dir, MountRoot: "/", OwnPath: "/"})
 	}
 	m, err := New(f, Options{Path: "/" + testenv.Name(t), ID: "id"})
@@ -85,6 +84,37 @@ func TestNetwork(t *testing.T) {
 	if got := control(t, m, "net_cls", "net_cls.classid"); got != "1048577" {
 		t.Errorf("class %s after an update that failed", got)
 	}
+}
+
+func mountHierarchy(t *testing.T, controller, dir string) {
+	t.Helper()
+	if err := unix.Mount("cgroup", dir, "cgroup", 0, controller); err != nil {
+		t.Fatalf("mount %s: %v", controller, err)
+	}
+}
+
+// removeHierarchy leaves the machine as it was. A hierarchy goes some time after its last mount, and only if no group in
+// it was on its way out then: it is mounted once more for that. Engines cannot do with one that is mounted nowhere.
+func removeHierarchy(t *testing.T, controller, dir string) {
+	t.Helper()
+	for range 10 {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Fatalf("unmount %s: %v", controller, err)
+		}
+		for range 20 {
+			text, err := os.ReadFile("/proc/self/cgroup")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(text), ":"+controller+":") {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		mountHierarchy(t, controller, dir)
+	}
+	_ = unix.Unmount(dir, 0)
+	t.Errorf("the hierarchy of %s stays", controller)
 }
 
 // refused creates with limits that are not to be had here.

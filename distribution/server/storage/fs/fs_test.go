@@ -26,7 +26,7 @@ func open(t *testing.T, dir string) *Objects {
 }
 
 func TestContract(t *testing.T) {
-	storagetest.Run(t, storagetest.MaxElementBytes, func(t *testing.T) storage.Objects { return open(t, t.TempDir()) })
+	storagetest.Run(t, storagetest.Service{}, func(t *testing.T) storage.Objects { return open(t, t.TempDir()) })
 }
 
 // A failed Put leaves the old object, and no temporary file.

@@ -34,7 +34,7 @@ const maxNameBytes = 200
 func TestContract(t *testing.T) {
 	s := testenv.StartS3(t)
 	n := 0
-	storagetest.Run(t, maxNameBytes, func(t *testing.T) storage.Objects {
+	storagetest.Run(t, storagetest.Service{ElementBytes: maxNameBytes, EmptiesDirectories: true}, func(t *testing.T) storage.Objects {
 		n++
 		return open(t, s, fmt.Sprintf("test/%d", n))
 	})
