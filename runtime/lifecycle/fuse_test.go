@@ -17,8 +17,9 @@ import (
 
 // A container may have a FUSE file system, and with it files that answer ioctl as
 // they like. One in the place of the terminal would be sent to the engine as if it were
-// one.
-func TestExecTerminalIsNoFile(t *testing.T) {
+// one. The kernel of the virtual machine has no FUSE, so this is not named like what
+// is tested there.
+func TestFileForTerminal(t *testing.T) {
 	if !testenv.PrivateMounts(t) {
 		return
 	}
