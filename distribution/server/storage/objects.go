@@ -48,15 +48,18 @@ type Objects interface {
 	// objects; ErrBusy says that another has it. It ends with the process.
 	Lock(ctx context.Context, name string) (release func(), err error)
 
-	// AppendStream writes r to the stream id at offset, which begins the stream
-	// if it is 0; bytes there were beyond offset are dropped. It returns how
-	// many of r's bytes are kept, also beside an error: a later call can go on
-	// from there. Only one call at a time is made for an id. ErrNoSpace says
-	// that the device is full, and that nothing of r was kept.
-	AppendStream(ctx context.Context, id string, offset int64, r io.Reader) (keptBytes int64, err error)
-	// CommitStream makes the stream's first sizeBytes the object key, replacing
-	// it if it exists, and ends the stream. It is as durable as Put.
-	CommitStream(ctx context.Context, id string, sizeBytes int64, key string) error
+	// AppendStream writes r to the stream id from a mark on, whose zero value
+	// begins the stream; bytes there were beyond it are dropped. It returns the
+	// mark behind those of r's bytes that are kept, also beside an error: a later
+	// call can go on from there. Callers hold a Lock, so that only one call at a
+	// time is made for an id; where a lock can be lost without its holder noticing,
+	// ErrBusy says that another has written meanwhile, and ErrOffset that from is
+	// a mark whose bytes another has replaced. ErrNoSpace says that the device is
+	// full, and that nothing of r was kept.
+	AppendStream(ctx context.Context, id string, from Mark, r io.Reader) (Mark, error)
+	// CommitStream makes what the stream has before a mark the object key,
+	// replacing it if it exists, and ends the stream. It is as durable as Put.
+	CommitStream(ctx context.Context, id string, at Mark, key string) error
 	// DiscardStream ends the stream; one that does not exist is no error.
 	DiscardStream(ctx context.Context, id string) error
 
@@ -70,6 +73,14 @@ type Objects interface {
 // by a URL, for some time.
 type Redirector interface {
 	URL(key string, life time.Duration) (string, error)
+}
+
+// Mark is a place in a stream, of those bytes that were there when it was made.
+type Mark struct {
+	Offset int64 `json:"offset"`
+	// Writer tells the call that wrote the last byte before Offset, where a
+	// driver has to know.
+	Writer string `json:"writer,omitempty"`
 }
 
 // Object is one of those for PutAll.

@@ -125,6 +125,37 @@ func TestUploadRefusals(t *testing.T) {
 	}
 }
 
+// An upload whose bytes are gone is one that the client has to begin anew, not
+// one that it is sent back to again and again.
+func TestLostUpload(t *testing.T) {
+	for change, damage := range map[string]func(objects storage.Objects, id string) error{
+		"stream gone": func(o storage.Objects, id string) error { return o.DiscardStream(t.Context(), id) },
+		"stream cut": func(o storage.Objects, id string) error {
+			_, err := o.AppendStream(t.Context(), id, storage.Mark{}, strings.NewReader("x"))
+			return err
+		},
+	} {
+		objects, err := fs.New(t.TempDir(), fs.Options{NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := storage.New(objects, storage.Options{})
+		id := start(t, s, "a")
+		if _, err := s.AppendUpload(t.Context(), "a", id, 0, strings.NewReader("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if err := damage(objects, id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.AppendUpload(t.Context(), "a", id, 5, strings.NewReader("x")); !errors.Is(err, storage.ErrNotExist) {
+			t.Errorf("%s: %v", change, err)
+		}
+		if _, err := s.UploadOffset(t.Context(), "a", id); !errors.Is(err, storage.ErrNotExist) {
+			t.Errorf("%s: session still there: %v", change, err)
+		}
+	}
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

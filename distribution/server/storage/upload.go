@@ -20,11 +20,11 @@ import (
 // session is an upload under way. The hash goes from request to request with
 // it, so that a commit need not read again what was written.
 type session struct {
-	Repository string           `json:"repository"`
-	Offset     int64            `json:"offset"`
-	Algorithm  digest.Algorithm `json:"algorithm"`
-	Hash       []byte           `json:"hash,omitempty"`
-	Started    time.Time        `json:"started"`
+	Repository string `json:"repository"`
+	Mark
+	Algorithm digest.Algorithm `json:"algorithm"`
+	Hash      []byte           `json:"hash,omitempty"`
+	Started   time.Time        `json:"started"`
 }
 
 const maxSessionBytes = 4 << 10
@@ -102,9 +102,28 @@ func (s *Store) AppendUpload(ctx context.Context, repo, id string, at int64, r i
 		return 0, err
 	}
 	if _, err := s.append(ctx, id, &u, at, r); err != nil {
-		return u.Offset, errors.Join(err, s.putSession(context.WithoutCancel(ctx), id, u))
+		return u.Offset, s.keep(ctx, id, u, err)
 	}
 	return u.Offset, s.putSession(ctx, id, u)
+}
+
+// keep writes an upload's state after an error, so that what came before it
+// counts. It does not do so where the state is not ours to write any more.
+func (s *Store) keep(ctx context.Context, id string, u session, err error) error {
+	if errors.Is(err, ErrOffset) || errors.Is(err, ErrBusy) || errors.Is(err, ErrNotExist) {
+		return err
+	}
+	return errors.Join(err, s.putSession(context.WithoutCancel(ctx), id, u))
+}
+
+// lost ends an upload whose bytes are not those that its state is of: its driver
+// has lost some, or a registry that stood still has written the state. The client
+// has to begin anew.
+func (s *Store) lost(ctx context.Context, id string, err error) error {
+	if !errors.Is(err, ErrOffset) && !errors.Is(err, ErrNotExist) {
+		return err
+	}
+	return errors.Join(fmt.Errorf("upload %s: %w: %v", id, ErrNotExist, err), s.discard(ctx, id))
 }
 
 // append adds r to the stream and to u, and returns the hash so far. What a
@@ -118,7 +137,11 @@ func (s *Store) append(ctx context.Context, id string, u *session, at int64, r i
 		return nil, fmt.Errorf("upload %s: %w", id, err)
 	}
 	hashing := &hashReader{r: s.bounded(r, u.Offset), hash: h}
-	kept, err := s.objects.AppendStream(ctx, id, u.Offset, hashing)
+	mark, err := s.objects.AppendStream(ctx, id, u.Mark, hashing)
+	if hashing.n == 0 { // not an error of r's, then
+		err = s.lost(ctx, id, err)
+	}
+	kept := mark.Offset - u.Offset
 	if err == nil && kept != hashing.n {
 		err = io.ErrShortWrite
 	}
@@ -126,7 +149,7 @@ func (s *Store) append(ctx context.Context, id string, u *session, at int64, r i
 		// The hash is of more than what is there, so u stays where it was.
 		return nil, fmt.Errorf("upload %s: %w", id, err)
 	}
-	u.Offset += kept
+	u.Mark = mark
 	state, marshalErr := h.(encoding.BinaryMarshaler).MarshalBinary()
 	u.Hash = state
 	return h, errors.Join(err, marshalErr)
@@ -201,10 +224,7 @@ func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r i
 	}
 	h, err := s.append(ctx, id, &u, at, r)
 	if err != nil {
-		if errors.Is(err, ErrOffset) {
-			return err
-		}
-		return errors.Join(err, s.putSession(context.WithoutCancel(ctx), id, u))
+		return s.keep(ctx, id, u, err)
 	}
 	got := digest.NewDigest(u.Algorithm, h)
 	if u.Algorithm != d.Algorithm() {
@@ -219,8 +239,8 @@ func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r i
 	if err := s.link(ctx, repo, d); err != nil {
 		return err
 	}
-	if err := s.objects.CommitStream(ctx, id, u.Offset, dataKey(d)); err != nil {
-		return err
+	if err := s.objects.CommitStream(ctx, id, u.Mark, dataKey(d)); err != nil {
+		return s.lost(ctx, id, err)
 	}
 	s.uploads.add(-1)
 	return s.objects.DeleteScratch(ctx, sessionKey(id))
@@ -231,7 +251,7 @@ func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r i
 // goes through an object and back, under the new hash.
 func (s *Store) rehash(ctx context.Context, id string, u *session, algorithm digest.Algorithm) (digest.Digest, error) {
 	scratch := rehashKey(id)
-	if err := s.objects.CommitStream(ctx, id, u.Offset, scratch); err != nil {
+	if err := s.objects.CommitStream(ctx, id, u.Mark, scratch); err != nil {
 		return "", err
 	}
 	defer s.objects.Delete(context.WithoutCancel(ctx), scratch)
@@ -245,6 +265,7 @@ func (s *Store) rehash(ctx context.Context, id string, u *session, algorithm dig
 	if err != nil {
 		return "", err
 	}
+	u.Mark = again.Mark
 	return digest.NewDigest(algorithm, h), nil
 }
 

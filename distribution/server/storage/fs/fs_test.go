@@ -61,13 +61,13 @@ func TestFull(t *testing.T) {
 		}
 		return st.Bfree
 	}
-	if n, err := o.AppendStream(t.Context(), "id", 0, strings.NewReader("start")); n != 5 || err != nil {
+	if n, err := o.AppendStream(t.Context(), "id", storage.Mark{}, strings.NewReader("start")); n.Offset != 5 || err != nil {
 		t.Fatal(n, err)
 	}
 	before := free()
 	endless := io.LimitReader(zeros{}, 64<<20)
-	if n, err := o.AppendStream(t.Context(), "id", 5, endless); n != 0 || !errors.Is(err, storage.ErrNoSpace) {
-		t.Errorf("%d bytes kept, %v", n, err)
+	if n, err := o.AppendStream(t.Context(), "id", storage.Mark{Offset: 5}, endless); n.Offset != 5 || !errors.Is(err, storage.ErrNoSpace) {
+		t.Errorf("kept until %v, %v", n, err)
 	}
 	if after := free(); after != before {
 		t.Errorf("%d blocks free, %d before", after, before)
@@ -78,7 +78,7 @@ func TestFull(t *testing.T) {
 	if after := free(); after != before {
 		t.Errorf("%d blocks free, %d before", after, before)
 	}
-	if err := o.CommitStream(t.Context(), "id", 5, "blob"); err != nil {
+	if err := o.CommitStream(t.Context(), "id", storage.Mark{Offset: 5}, "blob"); err != nil {
 		t.Error(err)
 	}
 }

@@ -16,24 +16,24 @@ func (o *Objects) streamPath(id string) (string, error) {
 }
 
 // AppendStream implements storage.Objects.
-func (o *Objects) AppendStream(_ context.Context, id string, offset int64, r io.Reader) (int64, error) {
+func (o *Objects) AppendStream(_ context.Context, id string, from storage.Mark, r io.Reader) (storage.Mark, error) {
 	path, err := o.streamPath(id)
 	if err != nil {
-		return 0, err
+		return from, err
 	}
 	flags := os.O_WRONLY
-	if offset == 0 {
+	if from.Offset == 0 {
 		flags |= os.O_CREATE
 	}
 	f, err := os.OpenFile(path, flags, 0o644)
 	if err != nil {
-		return 0, translate(err)
+		return from, translate(err)
 	}
-	kept, err := o.appendTo(f, offset, r)
+	kept, err := o.appendTo(f, from.Offset, r)
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
-	return kept, translate(err)
+	return storage.Mark{Offset: from.Offset + kept}, translate(err)
 }
 
 func (o *Objects) appendTo(f *os.File, offset int64, r io.Reader) (int64, error) {
@@ -76,7 +76,7 @@ func (w *writer) Write(p []byte) (int, error) {
 }
 
 // CommitStream implements storage.Objects.
-func (o *Objects) CommitStream(_ context.Context, id string, sizeBytes int64, key string) error {
+func (o *Objects) CommitStream(_ context.Context, id string, at storage.Mark, key string) error {
 	from, err := o.streamPath(id)
 	if err != nil {
 		return err
@@ -90,11 +90,11 @@ func (o *Objects) CommitStream(_ context.Context, id string, sizeBytes int64, ke
 		return translate(err)
 	}
 	info, err := f.Stat()
-	if err == nil && info.Size() < sizeBytes {
-		err = fmt.Errorf("stream has %d bytes, not %d: %w", info.Size(), sizeBytes, storage.ErrOffset)
+	if err == nil && info.Size() < at.Offset {
+		err = fmt.Errorf("stream has %d bytes, not %d: %w", info.Size(), at.Offset, storage.ErrOffset)
 	}
-	if err == nil && info.Size() > sizeBytes {
-		err = f.Truncate(sizeBytes)
+	if err == nil && info.Size() > at.Offset {
+		err = f.Truncate(at.Offset)
 	}
 	if err == nil && !o.opts.NoSync {
 		err = f.Sync()

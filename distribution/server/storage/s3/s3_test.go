@@ -118,6 +118,59 @@ func TestTidy(t *testing.T) {
 	}
 }
 
+// TestStalledWriter: a registry that stood still while another took over its
+// upload changes nothing of it, and what it remembers of the upload is refused.
+func TestStalledWriter(t *testing.T) {
+	o := open(t, testenv.StartS3(t), "")
+	first, err := o.AppendStream(t.Context(), "id", storage.Mark{}, strings.NewReader("first "))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var other storage.Mark
+	stalled := readerFunc(func([]byte) (int, error) {
+		// By now the lock's lease has ended, and another goes on with the upload.
+		if other, err = o.AppendStream(t.Context(), "id", first, strings.NewReader("other")); err != nil {
+			t.Error(err)
+		}
+		return 0, errors.New("awake again")
+	})
+	body := io.MultiReader(strings.NewReader("mine!"), stalled)
+	if at, err := o.AppendStream(t.Context(), "id", first, body); !errors.Is(err, storage.ErrBusy) || at != first {
+		t.Errorf("the stalled one gets to %v, %v", at, err)
+	}
+	// The state that it could still have written is of bytes that nobody has.
+	mine := storage.Mark{Offset: other.Offset, Writer: "stalled"}
+	if _, err := o.AppendStream(t.Context(), "id", mine, strings.NewReader("x")); !errors.Is(err, storage.ErrOffset) {
+		t.Error(err)
+	}
+	if err := o.CommitStream(t.Context(), "id", mine, "blob"); !errors.Is(err, storage.ErrOffset) {
+		t.Error(err)
+	}
+	if err := o.CommitStream(t.Context(), "id", other, "blob"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.Get(t.Context(), "blob", 100); string(got) != "first other" {
+		t.Errorf("%q, %v", got, err)
+	}
+	// What comes after the end is nobody's, and goes when it is old.
+	late := piece{Writer: "late"}
+	if err := o.Put(t.Context(), late.key("id"), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for _, before := range []time.Duration{-time.Hour, time.Hour} {
+		if err := o.Tidy(t.Context(), time.Now().Add(before)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.Stat(t.Context(), late.key("id")); (err == nil) != (before < 0) {
+			t.Errorf("Tidy %s: %v", before, err)
+		}
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // Who has lost a lock does not take it from who has it now.
 func TestLostLock(t *testing.T) {
 	o := open(t, testenv.StartS3(t), "")

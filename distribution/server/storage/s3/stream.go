@@ -3,6 +3,7 @@ package s3
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -20,14 +21,22 @@ import (
 // A stream is a list of pieces, each an object of its own; the commit has the
 // service copy them together. So a stream's bytes go through here once, any
 // registry can go on with it, and nothing is lost with a process.
+//
+// A registry that stood still may have lost the lock of what it writes to, and
+// not know. So each call writes pieces of its own, never another's, and replaces
+// the list only if it still is the one that it has read. What a caller remembers
+// of a stream is good as long as the last byte before its mark is of the same
+// writer: as the list only ever grows at its end or is cut there, all before that
+// is the same then, too.
 type stream struct {
-	Next   int     `json:"next"` // number of the next piece; none is used twice
 	Pieces []piece `json:"pieces"`
+	etag   string  // of the list as it was read; empty if there was none
 }
 
 type piece struct {
-	Number    int   `json:"number"`
-	SizeBytes int64 `json:"size"` // as far as it counts; the object may be larger
+	Writer    string `json:"writer"` // random, of the call that wrote it
+	Number    int    `json:"number"` // among that writer's
+	SizeBytes int64  `json:"size"`   // as far as it counts; the object may be larger
 }
 
 // What the service takes: parts of at least 5 MiB but the last, at most 10,000.
@@ -43,7 +52,9 @@ const (
 
 func stateKey(id string) string { return "streams/" + id + "/state" }
 
-func pieceKey(id string, number int) string { return "streams/" + id + "/" + strconv.Itoa(number) }
+func (p piece) key(id string) string {
+	return "streams/" + id + "/" + p.Writer + "-" + strconv.Itoa(p.Number)
+}
 
 func (s *stream) size() (n int64) {
 	for _, p := range s.Pieces {
@@ -52,8 +63,28 @@ func (s *stream) size() (n int64) {
 	return n
 }
 
-// truncate drops what is beyond size.
-func (s *stream) truncate(size int64) {
+// mark is the stream's end.
+func (s *stream) mark() storage.Mark {
+	m := storage.Mark{Offset: s.size()}
+	if len(s.Pieces) > 0 {
+		m.Writer = s.Pieces[len(s.Pieces)-1].Writer
+	}
+	return m
+}
+
+// truncate drops what is beyond a mark, if it is one of these bytes.
+func (s *stream) truncate(id string, at storage.Mark) error {
+	if size := s.size(); size < at.Offset {
+		return fmt.Errorf("stream %s has %d bytes, not %d: %w", id, size, at.Offset, storage.ErrOffset)
+	}
+	s.cut(at.Offset)
+	if s.mark() != at {
+		return fmt.Errorf("stream %s was written by another: %w", id, storage.ErrOffset)
+	}
+	return nil
+}
+
+func (s *stream) cut(size int64) {
 	for i := range s.Pieces {
 		if size <= s.Pieces[i].SizeBytes {
 			s.Pieces[i].SizeBytes = size
@@ -68,11 +99,11 @@ func (s *stream) truncate(size int64) {
 }
 
 func (o *Objects) stream(ctx context.Context, id string) (*stream, error) {
-	data, err := o.Get(ctx, stateKey(id), maxStateBytes)
+	data, header, err := o.get(ctx, stateKey(id), maxStateBytes)
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{}
+	s := &stream{etag: header.Get("Etag")}
 	if err := json.Unmarshal(data, s); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", id, err)
 	}
@@ -80,37 +111,51 @@ func (o *Objects) stream(ctx context.Context, id string) (*stream, error) {
 }
 
 // AppendStream implements storage.Objects.
-func (o *Objects) AppendStream(ctx context.Context, id string, offset int64, r io.Reader) (int64, error) {
+func (o *Objects) AppendStream(ctx context.Context, id string, from storage.Mark, r io.Reader) (storage.Mark, error) {
 	s, err := o.stream(ctx, id)
-	if errors.Is(err, storage.ErrNotExist) && offset == 0 {
+	if errors.Is(err, storage.ErrNotExist) && from.Offset == 0 {
 		s, err = &stream{}, nil
 	}
+	if err == nil {
+		err = s.truncate(id, from)
+	}
 	if err != nil {
-		return 0, err
+		return from, err
 	}
-	if size := s.size(); size < offset {
-		return 0, fmt.Errorf("stream has %d bytes, not %d: %w", size, offset, storage.ErrOffset)
-	}
-	s.truncate(offset)
 	// What came is kept although the request has ended.
 	keep := context.WithoutCancel(ctx)
-	kept, readErr, err := o.appendPieces(keep, id, s, r)
+	readErr, err := o.appendPieces(keep, id, s, r)
 	if err == nil {
-		var data []byte
-		if data, err = json.Marshal(s); err == nil {
-			err = o.Put(keep, stateKey(id), data)
-		}
+		err = o.putStream(keep, id, s)
 	}
 	if err != nil {
-		return 0, err
+		return from, err
 	}
-	return kept, readErr
+	return s.mark(), readErr
+}
+
+// putStream writes the list, if nobody else has.
+func (o *Objects) putStream(ctx context.Context, id string, s *stream) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	condition := map[string]string{"If-Match": s.etag}
+	if s.etag == "" {
+		condition = map[string]string{"If-None-Match": "*"}
+	}
+	_, err = o.put(ctx, stateKey(id), data, condition)
+	if errors.Is(err, storage.ErrExist) || s.etag != "" && errors.Is(err, storage.ErrNotExist) {
+		return fmt.Errorf("stream %s was written by another: %w", id, storage.ErrBusy)
+	}
+	return err
 }
 
 // appendPieces writes r as pieces. readErr is r's own, which leaves what came
 // before it.
-func (o *Objects) appendPieces(ctx context.Context, id string, s *stream, r io.Reader) (kept int64, readErr, err error) {
+func (o *Objects) appendPieces(ctx context.Context, id string, s *stream, r io.Reader) (readErr, err error) {
 	var buffer bytes.Buffer
+	next := piece{Writer: rand.Text()}
 	for {
 		limit := int64(pieceBytes)
 		if len(s.Pieces) >= manyPieces {
@@ -120,35 +165,34 @@ func (o *Objects) appendPieces(ctx context.Context, id string, s *stream, r io.R
 		n, readErr := buffer.ReadFrom(io.LimitReader(r, limit))
 		if n > 0 {
 			if len(s.Pieces) >= maxPieces {
-				return kept, readErr, fmt.Errorf("stream %s: more than %d pieces", id, maxPieces)
+				return readErr, fmt.Errorf("stream %s: more than %d pieces", id, maxPieces)
 			}
-			if err := o.Put(ctx, pieceKey(id, s.Next), buffer.Bytes()); err != nil {
-				return kept, readErr, err
+			if err := o.Put(ctx, next.key(id), buffer.Bytes()); err != nil {
+				return readErr, err
 			}
-			s.Pieces = append(s.Pieces, piece{s.Next, n})
-			s.Next++
-			kept += n
+			next.SizeBytes = n
+			s.Pieces = append(s.Pieces, next)
+			next.Number++
 		}
 		if readErr != nil || n < limit {
-			return kept, readErr, nil
+			return readErr, nil
 		}
 	}
 }
 
 // CommitStream implements storage.Objects.
-func (o *Objects) CommitStream(ctx context.Context, id string, sizeBytes int64, key string) error {
+func (o *Objects) CommitStream(ctx context.Context, id string, at storage.Mark, key string) error {
 	if err := check(key); err != nil {
 		return err
 	}
 	s, err := o.stream(ctx, id)
+	if err == nil {
+		err = s.truncate(id, at)
+	}
 	if err != nil {
 		return err
 	}
-	if size := s.size(); size < sizeBytes {
-		return fmt.Errorf("stream has %d bytes, not %d: %w", size, sizeBytes, storage.ErrOffset)
-	}
-	s.truncate(sizeBytes)
-	if sizeBytes <= minPartBytes {
+	if at.Offset <= minPartBytes {
 		err = o.commitSmall(ctx, id, s, key)
 	} else {
 		err = o.commitLarge(ctx, id, s, key)
@@ -163,7 +207,7 @@ func (o *Objects) CommitStream(ctx context.Context, id string, sizeBytes int64, 
 func (o *Objects) commitSmall(ctx context.Context, id string, s *stream, key string) error {
 	var data []byte
 	for _, p := range s.Pieces {
-		part, err := o.Get(ctx, pieceKey(id, p.Number), largePiece)
+		part, err := o.Get(ctx, p.key(id), largePiece)
 		if err != nil {
 			return err
 		}
@@ -238,7 +282,7 @@ func group(pieces []piece) (groups [][]piece) {
 func (o *Objects) makePart(ctx context.Context, id string, pieces []piece, c call) (etag string, err error) {
 	if len(pieces) == 1 {
 		c.header = map[string]string{
-			"X-Amz-Copy-Source":       escapePath("/" + o.bucket + "/" + o.prefix + pieceKey(id, pieces[0].Number)),
+			"X-Amz-Copy-Source":       escapePath("/" + o.bucket + "/" + o.prefix + pieces[0].key(id)),
 			"X-Amz-Copy-Source-Range": fmt.Sprintf("bytes=0-%d", pieces[0].SizeBytes-1),
 		}
 		var copied struct{ ETag string }
@@ -246,7 +290,7 @@ func (o *Objects) makePart(ctx context.Context, id string, pieces []piece, c cal
 		return copied.ETag, err
 	}
 	for _, p := range pieces {
-		data, err := o.Get(ctx, pieceKey(id, p.Number), largePiece)
+		data, err := o.Get(ctx, p.key(id), largePiece)
 		if err != nil {
 			return "", err
 		}

@@ -162,9 +162,9 @@ func (s *suite) testMissing() {
 		s.wantErr(err, storage.ErrNotExist)
 		s.wantErr(s.Delete(s.ctx, key), storage.ErrNotExist)
 	}
-	_, err := s.AppendStream(s.ctx, "none", 5, strings.NewReader("x"))
+	_, err := s.AppendStream(s.ctx, "none", storage.Mark{Offset: 5}, strings.NewReader("x"))
 	s.wantErr(err, storage.ErrNotExist)
-	s.wantErr(s.CommitStream(s.ctx, "none", 0, "x"), storage.ErrNotExist)
+	s.wantErr(s.CommitStream(s.ctx, "none", storage.Mark{}, "x"), storage.ErrNotExist)
 	if err := s.DiscardStream(s.ctx, "none"); err != nil {
 		s.Fatal(err)
 	}
@@ -244,17 +244,18 @@ func (s *suite) testPutReplaces() {
 	}
 }
 
-func (s *suite) append(id string, offset int64, data string) {
+func (s *suite) append(id string, from storage.Mark, data string) storage.Mark {
 	s.Helper()
-	n, err := s.AppendStream(s.ctx, id, offset, strings.NewReader(data))
-	if err != nil || n != int64(len(data)) {
-		s.Fatalf("AppendStream at %d: %d of %d bytes, %v", offset, n, len(data), err)
+	to, err := s.AppendStream(s.ctx, id, from, strings.NewReader(data))
+	if err != nil || to.Offset != from.Offset+int64(len(data)) {
+		s.Fatalf("AppendStream of %d bytes from %v to %v, %v", len(data), from, to, err)
 	}
+	return to
 }
 
-func (s *suite) commit(id string, size int64, key string) {
+func (s *suite) commit(id string, at storage.Mark, key string) {
 	s.Helper()
-	if err := s.CommitStream(s.ctx, id, size, key); err != nil {
+	if err := s.CommitStream(s.ctx, id, at, key); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -262,71 +263,75 @@ func (s *suite) commit(id string, size int64, key string) {
 func (s *suite) testStream() {
 	parts := []string{random(1), random(5 << 20), "", random(100), random(7 << 20)}
 	var all string
+	var at storage.Mark
 	for _, part := range parts {
-		s.append("id", int64(len(all)), part)
+		at = s.append("id", at, part)
 		all += part
 	}
-	s.append("other", 0, "not this")
+	other := s.append("other", storage.Mark{}, "not this")
 	if _, err := s.Stat(s.ctx, "blob/data"); err == nil {
 		s.Fatal("there before its commit")
 	}
-	s.commit("id", int64(len(all)), "blob/data")
+	s.commit("id", at, "blob/data")
 	s.want(s.read("blob/data"), all)
-	s.wantErr(s.CommitStream(s.ctx, "id", 0, "again"), storage.ErrNotExist)
-	_, err := s.AppendStream(s.ctx, "id", 1, strings.NewReader("x"))
+	s.wantErr(s.CommitStream(s.ctx, "id", storage.Mark{}, "again"), storage.ErrNotExist)
+	_, err := s.AppendStream(s.ctx, "id", storage.Mark{Offset: 1}, strings.NewReader("x"))
 	s.wantErr(err, storage.ErrNotExist)
 
-	s.append("empty", 0, "")
-	s.commit("empty", 0, "blob/empty")
+	s.commit("empty", s.append("empty", storage.Mark{}, ""), "blob/empty")
 	s.want(s.read("blob/empty"), "")
 
 	if err := s.DiscardStream(s.ctx, "other"); err != nil {
 		s.Fatal(err)
 	}
-	s.wantErr(s.CommitStream(s.ctx, "other", 8, "x"), storage.ErrNotExist)
+	s.wantErr(s.CommitStream(s.ctx, "other", other, "x"), storage.ErrNotExist)
 }
 
 func (s *suite) testStreamRewind() {
-	s.append("id", 0, "0123456789")
-	s.append("id", 4, "abc")
-	s.commit("id", 7, "a")
+	four := s.append("id", storage.Mark{}, "0123")
+	s.append("id", four, "456789")
+	seven := s.append("id", four, "abc") // as if the answer before had been lost
+	s.commit("id", seven, "a")
 	s.want(s.read("a"), "0123abc")
 
-	s.append("id", 0, "first")
-	s.append("id", 0, "second")
-	s.commit("id", 3, "b") // no more than asked for
+	s.append("id", storage.Mark{}, "first")
+	three := s.append("id", storage.Mark{}, "sec")
+	s.append("id", three, "ond")
+	s.commit("id", three, "b") // no more than asked for
 	s.want(s.read("b"), "sec")
 
-	s.append("id", 0, "0123")
-	_, err := s.AppendStream(s.ctx, "id", 5, strings.NewReader("x"))
+	beyond := s.append("id", s.append("id", storage.Mark{}, "0123"), "4")
+	four = s.append("id", storage.Mark{}, "0123")
+	_, err := s.AppendStream(s.ctx, "id", beyond, strings.NewReader("x"))
 	s.wantErr(err, storage.ErrOffset)
-	s.wantErr(s.CommitStream(s.ctx, "id", 5, "c"), storage.ErrOffset)
+	s.wantErr(s.CommitStream(s.ctx, "id", beyond, "c"), storage.ErrOffset)
+	s.commit("id", four, "c")
+	s.want(s.read("c"), "0123")
 }
 
 // What a broken connection brought is kept.
 func (s *suite) testStreamFailing() {
 	broken := errors.New("broken")
 	first := random(1 << 20)
-	n, err := s.AppendStream(s.ctx, "id", 0, io.MultiReader(strings.NewReader(first), iotest.ErrReader(broken)))
+	at, err := s.AppendStream(s.ctx, "id", storage.Mark{}, io.MultiReader(strings.NewReader(first), iotest.ErrReader(broken)))
 	s.wantErr(err, broken)
-	if n != int64(len(first)) {
-		s.Fatalf("%d of %d bytes kept", n, len(first))
+	if at.Offset != int64(len(first)) {
+		s.Fatalf("%d of %d bytes kept", at.Offset, len(first))
 	}
-	s.append("id", n, "rest")
-	s.commit("id", n+4, "a")
+	s.commit("id", s.append("id", at, "rest"), "a")
 	s.want(s.read("a"), first+"rest")
 }
 
 func (s *suite) testStreamCommit() {
-	s.append("one", 0, "same")
-	s.append("two", 0, "same")
-	s.commit("one", 4, "deep/in/there")
+	one := s.append("one", storage.Mark{}, "same")
+	two := s.append("two", storage.Mark{}, "same")
+	s.commit("one", one, "deep/in/there")
 	r, _, err := s.Open(s.ctx, "deep/in/there")
 	if err != nil {
 		s.Fatal(err)
 	}
 	defer r.Close()
-	s.commit("two", 4, "deep/in/there")
+	s.commit("two", two, "deep/in/there")
 	got, err := io.ReadAll(r)
 	if err != nil || string(got) != "same" {
 		s.Fatal(string(got), err)
@@ -374,7 +379,7 @@ func (s *suite) testBadKeys() {
 		if _, err := s.Get(s.ctx, key, 10); err == nil {
 			s.Errorf("Get took the key %q", key)
 		}
-		if _, err := s.AppendStream(s.ctx, key, 0, strings.NewReader("x")); err == nil {
+		if _, err := s.AppendStream(s.ctx, key, storage.Mark{}, strings.NewReader("x")); err == nil {
 			s.Errorf("AppendStream took the id %q", key)
 		}
 	}
@@ -460,15 +465,11 @@ func (s *suite) testLock() {
 // Tidy takes no object, and no stream that somebody may go on with.
 func (s *suite) testTidy() {
 	s.put("dir/object", "content")
-	if _, err := s.AppendStream(s.ctx, "id", 0, strings.NewReader("stream")); err != nil {
-		s.Fatal(err)
-	}
+	at := s.append("id", storage.Mark{}, "stream")
 	if err := s.Tidy(s.ctx, time.Now().Add(-time.Hour)); err != nil {
 		s.Fatal(err)
 	}
-	if err := s.CommitStream(s.ctx, "id", 6, "dir/stream"); err != nil {
-		s.Fatal(err)
-	}
+	s.commit("id", at, "dir/stream")
 	if err := s.Tidy(s.ctx, time.Now().Add(time.Hour)); err != nil {
 		s.Fatal(err)
 	}
