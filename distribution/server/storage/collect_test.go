@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -99,6 +100,35 @@ func TestCollectOddManifests(t *testing.T) {
 	}
 	if _, err := s.StatBlob(t.Context(), "a", layer); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDeleteBesidePush: on whichever registry a manifest is deleted, a tag that is
+// moved away from it at the same time is not lost. And a push that still looks
+// whether all is there keeps no other push waiting.
+func TestDeleteBesidePush(t *testing.T) {
+	dir := t.TempDir()
+	s, other := open(t, dir), open(t, dir)
+	old := manifest(t, s, "a", `{"n":1}`, "", "v1", "v2")
+	body := `{"n":2}`
+	m := storage.Manifest{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(body), Body: []byte(body)}
+	err := s.PutManifest(t.Context(), "a", m, []string{"v1"}, false, func() error {
+		manifest(t, s, "a", `{"n":3}`, "", "v3")
+		if err := other.DeleteManifest(t.Context(), "a", old); !errors.Is(err, storage.ErrBusy) {
+			t.Error(err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.DeleteManifest(t.Context(), "a", old); err != nil {
+		t.Error(err)
+	}
+	for tag, there := range map[string]bool{"v1": true, "v2": false, "v3": true} {
+		if _, err := s.Manifest(t.Context(), "a", tag); (err == nil) != there {
+			t.Errorf("%s: %v", tag, err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -27,7 +28,7 @@ type Manifest struct {
 
 const (
 	maxTagBytes      = 256
-	maxManifestBytes = distribution.MaxManifestSizeBytes + 256 + 1 // with its media type
+	maxManifestBytes = distribution.MaxManifestSizeBytes + 8<<10 // with its media type, or the tags that it will have
 	// A descriptor carries its manifest's annotations.
 	maxReferrerBytes = distribution.MaxManifestSizeBytes * 2
 )
@@ -66,23 +67,30 @@ func (s *Store) StatManifest(ctx context.Context, repo string, d digest.Digest) 
 // call on, the collector spares that. With createOnly, or if the tag is fixed, a
 // tag that leads to another manifest is ErrFixed.
 func (s *Store) PutManifest(ctx context.Context, repo string, m Manifest, tags []string, createOnly bool, complete func() error) error {
-	defer s.lock(repo).Unlock()
-	data := make([]byte, 0, len(m.MediaType)+1+len(m.Body))
-	data = append(data, m.MediaType...)
-	data = append(data, '\n')
-	data = append(data, m.Body...)
 	pending := pendingKey(repo, m.Digest)
-	if err := s.objects.PutScratch(ctx, pending, data); err != nil {
+	if err := s.objects.PutScratch(ctx, pending, lineAndBody(strings.Join(tags, " "), m.Body)); err != nil {
 		return err
 	}
 	defer s.objects.DeleteScratch(context.WithoutCancel(ctx), pending)
 	if err := s.passGate(ctx, repoGate(repo)); err != nil {
 		return err
 	}
-	if err := complete(); err != nil {
+	if err := complete(); err != nil { // it asks for much, so nobody else waits for it
 		return err
 	}
-	objects := []Object{{manifestKey(repo, m.Digest), data}}
+	return s.commitManifest(ctx, repo, m, tags, createOnly)
+}
+
+func lineAndBody(line string, body []byte) []byte {
+	data := make([]byte, 0, len(line)+1+len(body))
+	data = append(data, line...)
+	data = append(data, '\n')
+	return append(data, body...)
+}
+
+func (s *Store) commitManifest(ctx context.Context, repo string, m Manifest, tags []string, createOnly bool) error {
+	defer s.lock(repo).Unlock()
+	objects := []Object{{manifestKey(repo, m.Digest), lineAndBody(m.MediaType, m.Body)}}
 	if m.Subject != "" {
 		entry, err := json.Marshal(m.Referrer)
 		if err != nil {
@@ -155,16 +163,40 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 	if err := s.keptBy(ctx, repo, d); err != nil {
 		return err
 	}
-	pushing := false
-	err = s.each(ctx, pendingDir(repo), func(name string) error {
-		pending, _ := fromPendingName(name)
-		pushing = pushing || pending == d
-		return nil
-	})
-	if err != nil || pushing {
+	coming, err := s.coming(ctx, repo)
+	if err != nil || slices.Contains(coming.manifests, d) {
 		return err
 	}
-	return s.deleteManifest(ctx, repo, d, gate)
+	return s.deleteManifest(ctx, repo, d, gate, coming)
+}
+
+// pushes are what is about to come: what passes a gate before it is closed is
+// among them until it is there.
+type pushes struct {
+	manifests []digest.Digest
+	tags      map[string]bool // of those manifests
+}
+
+// coming lists the pushes under way in a repository.
+func (s *Store) coming(ctx context.Context, repo string) (p pushes, err error) {
+	p.tags = map[string]bool{}
+	err = s.each(ctx, pendingDir(repo), func(name string) error {
+		d, ok := fromPendingName(name)
+		if !ok {
+			return nil
+		}
+		data, err := s.objects.Get(ctx, pendingDir(repo)+"/"+name, maxManifestBytes)
+		if there, err := exists(err); !there {
+			return err
+		}
+		p.manifests = append(p.manifests, d)
+		line, _, _ := bytes.Cut(data, []byte{'\n'})
+		for _, tag := range strings.Fields(string(line)) {
+			p.tags[tag] = true
+		}
+		return nil
+	})
+	return p, err
 }
 
 // keptBy finds a tag that leads to the manifest and may not be removed.
@@ -184,12 +216,12 @@ func (s *Store) keptBy(ctx context.Context, repo string, d digest.Digest) error 
 
 // deleteManifest works behind the repository's gate: a push of the same that came
 // after the gate has been opened must not be undone.
-func (s *Store) deleteManifest(ctx context.Context, repo string, d digest.Digest, gate closedGate) error {
+func (s *Store) deleteManifest(ctx context.Context, repo string, d digest.Digest, gate closedGate, coming pushes) error {
 	m, err := s.Manifest(ctx, repo, d.String())
 	if err != nil {
 		return err
 	}
-	if err := s.deleteTagsOf(ctx, repo, d, gate); err != nil {
+	if err := s.deleteTagsOf(ctx, repo, d, gate, coming); err != nil {
 		return err
 	}
 	var doc struct {
@@ -209,26 +241,23 @@ func (s *Store) deleteManifest(ctx context.Context, repo string, d digest.Digest
 	return s.objects.Delete(ctx, manifestKey(repo, d))
 }
 
-func (s *Store) deleteTagsOf(ctx context.Context, repo string, d digest.Digest, gate closedGate) error {
-	const page = 1000
-	for after := ""; ; {
-		tags, err := s.objects.List(ctx, tagDir(repo), after, page)
-		if err != nil || len(tags) == 0 {
-			return err
-		}
-		for _, tag := range tags {
-			data, err := s.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
-			if err == nil && string(data) == d.String() {
-				if err = gate.late(); err == nil {
-					err = s.objects.Delete(ctx, tagKey(repo, tag))
-				}
-			}
-			if _, err := exists(err); err != nil {
-				return err
+// deleteTagsOf leaves no tag of a manifest. One that is about to be moved to
+// another is ErrBusy: that must not be undone, and until then it leads to this one.
+func (s *Store) deleteTagsOf(ctx context.Context, repo string, d digest.Digest, gate closedGate, coming pushes) error {
+	return s.each(ctx, tagDir(repo), func(tag string) error {
+		data, err := s.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
+		switch {
+		case err != nil || string(data) != d.String():
+		case coming.tags[tag]:
+			err = fmt.Errorf("tag %s is being pushed: %w", tag, ErrBusy)
+		default:
+			if err = gate.late(); err == nil {
+				err = s.objects.Delete(ctx, tagKey(repo, tag))
 			}
 		}
-		after = tags[len(tags)-1]
-	}
+		_, err = exists(err)
+		return err
+	})
 }
 
 // Tags lists up to n tags that sort after last, and whether there are more.

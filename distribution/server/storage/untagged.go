@@ -27,8 +27,11 @@ func (c *collector) removeUntagged(ctx context.Context, repo string, r repositor
 		return err
 	}
 	defer func() { err = errors.Join(err, gate.open()) }()
-	tagged, err = c.tagged(ctx, repo)
+	coming, err := c.coming(ctx, repo)
 	if err != nil {
+		return err
+	}
+	if tagged, err = c.tagged(ctx, repo); err != nil {
 		return err
 	}
 	now, err := c.readRepository(ctx, repo, r)
@@ -38,10 +41,13 @@ func (c *collector) removeUntagged(ctx context.Context, repo string, r repositor
 	for _, d := range unreachable(now, tagged) {
 		info, err := c.objects.Stat(ctx, manifestKey(repo, d))
 		if err == nil && info.Modified.Before(c.before) && time.Now().Before(gate.until) {
-			if err = c.deleteManifest(ctx, repo, d, gate); err == nil {
+			if err = c.deleteManifest(ctx, repo, d, gate, coming); err == nil {
 				c.report.Manifests++
 				delete(r, d)
 			}
+		}
+		if errors.Is(err, ErrBusy) {
+			continue // the next time
 		}
 		if _, err := exists(err); err != nil {
 			return err
