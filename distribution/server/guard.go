@@ -16,6 +16,7 @@ const (
 	ActionPush    Action = "push"
 	ActionDelete  Action = "delete"
 	ActionCatalog Action = "catalog" // list the repositories; has no repository
+	ActionMetrics Action = "metrics" // read the registry's figures; has no repository
 )
 
 // Access is one thing that a request needs to be allowed.

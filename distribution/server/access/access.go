@@ -37,7 +37,9 @@ type Rule struct {
 
 // Actions are what a rule can allow. "create" is to push what does not move a
 // tag; "push" includes it.
-func Actions() []string { return []string{"pull", "push", "create", "delete", "catalog"} }
+func Actions() []string {
+	return []string{"pull", "push", "create", "delete", string(server.ActionCatalog), string(server.ActionMetrics)}
+}
 
 // Anonymous is the name in rules of who did not sign in.
 const Anonymous = "anonymous"
@@ -263,7 +265,7 @@ func (g *Guard) may(user, action, repository string) bool {
 	}
 	return slices.ContainsFunc(g.opts.Rules, func(rule Rule) bool {
 		return slices.Contains(rule.Allow, action) && g.covers(rule, user) &&
-			(action == "catalog" || slices.ContainsFunc(rule.Repositories, func(p string) bool { return Match(p, repository) }))
+			(repository == "" || slices.ContainsFunc(rule.Repositories, func(p string) bool { return Match(p, repository) }))
 	})
 }
 

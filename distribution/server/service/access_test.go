@@ -31,7 +31,7 @@ func TestAccess(t *testing.T) {
 	r := start(t, func(c *config.Config) {
 		c.Auth.Passwords = users
 		c.Access = []config.Rule{
-			{Users: []string{"alice"}, Repositories: []string{"**"}, Allow: []string{"pull", "push", "delete", "catalog"}},
+			{Users: []string{"alice"}, Repositories: []string{"**"}, Allow: []string{"pull", "push", "delete", "catalog", "metrics"}},
 			{Users: []string{"bob"}, Repositories: []string{"bob/*"}, Allow: []string{"pull", "push"}},
 			{Users: []string{"ci"}, Repositories: []string{"app"}, Allow: []string{"pull", "create"}},
 			{Users: []string{"anonymous"}, Repositories: []string{"public"}, Allow: []string{"pull"}},
@@ -64,6 +64,12 @@ func TestAccess(t *testing.T) {
 	do(200, "bob", "GET", "/v2/", "")
 	do(403, "bob", "GET", "/v2/_catalog", "")
 	do(200, "alice", "GET", "/v2/_catalog", "")
+	if h := do(401, "", "GET", "/metrics", ""); !strings.HasPrefix(h.Get("Www-Authenticate"), "Basic ") {
+		t.Error(h)
+	}
+	do(403, "bob", "GET", "/metrics", "")
+	do(200, "alice", "GET", "/metrics", "")
+	do(200, "", "GET", "/healthz", "")
 
 	secret := digest.FromString("secret").String()
 	do(201, "alice", "POST", "/v2/private/blobs/uploads/?digest="+secret, "secret")

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server"
 	"github.com/tare-oci/tare/distribution/server/access"
 	"github.com/tare-oci/tare/distribution/server/config"
@@ -27,6 +28,7 @@ type Service struct {
 	log      *slog.Logger
 	store    *storage.Store
 	registry *server.Registry
+	guard    server.Guard // nil if everybody may do everything
 	metrics  *metrics.Set
 	tls      *certificates // nil for plain HTTP
 	draining atomic.Bool
@@ -65,15 +67,14 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	observer := newObserver(s.metrics, requests)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
 	s.metrics.Process()
-	var guard server.Guard
 	if c.HasAuth() {
-		if guard, err = access.New(access.Options{Passwords: c.Auth.Passwords, Groups: c.Auth.Groups, Rules: c.Rules()}); err != nil {
+		if s.guard, err = access.New(access.Options{Passwords: c.Auth.Passwords, Groups: c.Auth.Groups, Rules: c.Rules()}); err != nil {
 			return nil, err
 		}
 	}
 	s.registry = server.New(s.store, server.Options{
 		Log:              s.log,
-		Guard:            guard,
+		Guard:            s.guard,
 		Observe:          observer.observe,
 		AllowSparse:      c.Limits.Sparse,
 		NoDelete:         !c.Limits.Delete,
@@ -153,14 +154,40 @@ func (s *Service) route(w http.ResponseWriter, r *http.Request) {
 	case "/readyz":
 		s.ready(w, r)
 	case "/metrics":
-		if s.config.Metrics.Enabled && s.config.Metrics.Addr == "" {
-			s.metrics.ServeHTTP(w, r)
-			return
-		}
-		answer(w, http.StatusNotFound, "no metrics here")
+		s.figures(w, r)
 	default:
 		s.registry.ServeHTTP(w, r)
 	}
+}
+
+// figures are as open as the registry is. An address of their own has no guard:
+// who reaches it may read them.
+func (s *Service) figures(w http.ResponseWriter, r *http.Request) {
+	if !s.config.Metrics.Enabled || s.config.Metrics.Addr != "" {
+		answer(w, http.StatusNotFound, "no metrics here")
+		return
+	}
+	need := []server.Access{{Action: server.ActionMetrics}}
+	switch err := s.allow(r, need); {
+	case err == nil:
+		s.metrics.ServeHTTP(w, r)
+	case errors.Is(err, distribution.ErrUnauthorized):
+		w.Header()["Www-Authenticate"] = s.guard.Challenge(r, need)
+		answer(w, http.StatusUnauthorized, "sign in first")
+	case errors.Is(err, distribution.ErrTooManyRequests):
+		w.Header().Set("Retry-After", "5")
+		answer(w, http.StatusTooManyRequests, "too many requests")
+	default:
+		answer(w, http.StatusForbidden, "no access rule allows metrics")
+	}
+}
+
+func (s *Service) allow(r *http.Request, need []server.Access) error {
+	if s.guard == nil {
+		return nil
+	}
+	_, err := s.guard.Allow(r, need)
+	return err
 }
 
 func (s *Service) ready(w http.ResponseWriter, r *http.Request) {
