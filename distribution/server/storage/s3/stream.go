@@ -144,10 +144,11 @@ func (o *Objects) putStream(ctx context.Context, id string, s *stream) error {
 	if s.etag == "" {
 		condition = map[string]string{"If-None-Match": "*"}
 	}
-	_, err = o.put(ctx, stateKey(id), data, condition)
+	etag, err := o.put(ctx, stateKey(id), data, condition)
 	if errors.Is(err, storage.ErrExist) || s.etag != "" && errors.Is(err, storage.ErrNotExist) {
 		return fmt.Errorf("stream %s was written by another: %w", id, storage.ErrBusy)
 	}
+	s.etag = etag
 	return err
 }
 
