@@ -67,6 +67,7 @@ type applier struct {
 
 	brought map[uint64]struct{} // Flat: hashes of the names this layer has brought, with all above them
 	seed    maphash.Seed
+	emptied map[uint64]struct{} // Flat: hashes of the names of directories in which nothing is left of lower layers
 	links   map[string]string   // Overlay: hard links whose targets are not in this layer
 	hidden  map[string]struct{} // Overlay: names with whiteouts
 }
@@ -80,6 +81,7 @@ func newApplier(root *safepath.Root, options Options) *applier {
 		umask:   umask(),
 		brought: map[uint64]struct{}{},
 		seed:    maphash.MakeSeed(),
+		emptied: map[uint64]struct{}{},
 		links:   map[string]string{},
 		hidden:  map[string]struct{}{},
 	}
@@ -227,9 +229,12 @@ func (a *applier) openNew(p *dir, base, name string) (*dir, error) {
 		return nil, err
 	}
 	rec := &record{name: p.child(base)}
-	a.tree.records[rec.name] = rec
 	d := &dir{record: rec, fd: fd}
-	if err := a.tree.keep(name, d); err != nil {
+	err = a.tree.remember(rec)
+	if err == nil {
+		err = a.tree.keep(name, d)
+	}
+	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}

@@ -270,7 +270,7 @@ func (a *applier) deferLink(d *dir, base, target string) error {
 		return err
 	}
 	a.links[d.child(base)] = target
-	return nil
+	return a.tree.name(d.child(base) + target)
 }
 
 // symlink makes a symbolic link. Its target is text; nobody here follows it.

@@ -21,10 +21,10 @@ import (
 )
 
 // stackLayers applies each layer to a directory of its own, completes them and compares the overlay mount of them all with
-// flat, in a private mount namespace.
-func stackLayers(t testing.TB, flat string, form Form, blobs []func() (io.ReadCloser, error)) {
+// the tree want, in a private mount namespace. Alone, if set, is called with each directory before it is completed.
+func stackLayers(t testing.TB, want map[string]string, form Form, blobs []func() (io.ReadCloser, error), alone func(layer int, dir string)) {
 	t.Helper()
-	top := t.TempDir()
+	top := testenv.MemoryDir(t)
 	var dirs []string // the topmost first
 	var roots []*safepath.Root
 	for i, open := range blobs {
@@ -42,6 +42,9 @@ func stackLayers(t testing.TB, flat string, form Form, blobs []func() (io.ReadCl
 		if err := errors.Join(err, blob.Close()); err != nil {
 			t.Fatal(err)
 		}
+		if alone != nil {
+			alone(i, dir)
+		}
 		if r.OpaqueRoot {
 			dirs, roots = nil, nil
 		}
@@ -54,7 +57,6 @@ func stackLayers(t testing.TB, flat string, form Form, blobs []func() (io.ReadCl
 	if err := errors.Join(os.Mkdir(empty, 0o755), os.Mkdir(merged, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	want := testenv.Tree(t, flat)
 	inMountNamespace(t, func() error {
 		options := "lowerdir=" + strings.Join(append(dirs, empty), ":") // overlayfs wants two at least
 		if form == OverlayUser {
@@ -67,10 +69,11 @@ func stackLayers(t testing.TB, flat string, form Form, blobs []func() (io.ReadCl
 		for name, line := range got {
 			got[name] = dropLinkedNames(line)
 		}
+		flat := map[string]string{}
 		for name, line := range want {
-			want[name] = dropLinkedNames(line)
+			flat[name] = dropLinkedNames(line)
 		}
-		testenv.SameTree(t, got, want, "overlay", "flat")
+		testenv.SameTree(t, got, flat, "overlay", "flat")
 		return nil
 	})
 }
@@ -81,17 +84,17 @@ func dropLinkedNames(line string) string {
 	return line
 }
 
-// overlayImage compares the overlay mount of an image's layers with what it is unpacked flat.
-func overlayImage(t *testing.T, image, flat string) {
+// overlayImage compares the overlay mount of an image's layers with what it is unpacked flat, and each layer alone with what GNU
+// tar makes of it.
+func overlayImage(t *testing.T, image string, flat map[string]string) {
 	t.Helper()
 	layers, _ := imageLayers(t, image)
+	path := func(i int) string { return filepath.Join(image, "blobs/sha256", layers[i].Digest.Encoded()) }
 	var blobs []func() (io.ReadCloser, error)
-	for _, l := range layers {
-		blobs = append(blobs, func() (io.ReadCloser, error) {
-			return os.Open(filepath.Join(image, "blobs/sha256", l.Digest.Encoded()))
-		})
+	for i := range layers {
+		blobs = append(blobs, func() (io.ReadCloser, error) { return os.Open(path(i)) })
 	}
-	stackLayers(t, flat, Overlay, blobs)
+	stackLayers(t, flat, Overlay, blobs, func(i int, dir string) { layerAsTar(t, path(i), dir) })
 }
 
 // TestOverlayIsFlat makes random stacks of layers, with whiteouts before and after what they are about, replaced types and
@@ -111,7 +114,7 @@ func TestOverlayIsFlat(t *testing.T) {
 
 func compareRandomStack(t *testing.T, rnd *rand.Rand, form Form) {
 	t.Helper()
-	flat := t.TempDir()
+	flat := testenv.MemoryDir(t)
 	root := openRoot(t, flat)
 	var blobs []func() (io.ReadCloser, error)
 	var log strings.Builder
@@ -126,7 +129,7 @@ func compareRandomStack(t *testing.T, rnd *rand.Rand, form Form) {
 		}
 		blobs = append(blobs, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil })
 	}
-	stackLayers(t, flat, form, blobs)
+	stackLayers(t, testenv.Tree(t, flat), form, blobs, nil)
 	if t.Failed() {
 		t.Log(log.String())
 	}
@@ -223,7 +226,7 @@ func TestOverlayLinksToLower(t *testing.T) {
 		{hardlink("d/b", "d/a"), hardlink("d/c", "d/b"), file("d/e"), hardlink("d/b2", "d/link"), hardlink("d/b3", "d/nowhere"),
 			hardlink("d/b4", "d/fifo"), hardlink("d/b5", "d/null"), hardlink("d/b6", "d/b2")},
 	}
-	flat := t.TempDir()
+	flat := testenv.MemoryDir(t)
 	var blobs []func() (io.ReadCloser, error)
 	for _, l := range layers {
 		blob := archive(t, l...)
@@ -232,7 +235,7 @@ func TestOverlayLinksToLower(t *testing.T) {
 		}
 		blobs = append(blobs, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil })
 	}
-	stackLayers(t, flat, Overlay, blobs)
+	stackLayers(t, testenv.Tree(t, flat), Overlay, blobs, nil)
 	root := openRoot(t, t.TempDir())
 	r, err := Apply(t.Context(), bytes.NewReader(archive(t, hardlink("b", "nowhere"))), root, Options{Form: Overlay})
 	if err != nil {

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -20,13 +21,32 @@ type tree struct {
 	open    map[string]*dir    // by name as entries have it, which may lead through symbolic links
 	records map[string]*record // by the name it resolves to
 	retired []*dir             // no longer found by name, but perhaps in use until the entry is done
+	named   int                // bytes of the names that are remembered
 	clock   uint64
 	last    *dir // the one found last, and the name it was found by
 	lastKey string
 }
 
-// maxOpenDirs bounds the descriptors that one tree holds.
-const maxOpenDirs = 64
+// maxOpenDirs bounds the descriptors that one tree holds, maxNamesBytes the names that it remembers for one layer: those of the
+// directories that were used, and of what waits for lower layers.
+const (
+	maxOpenDirs   = 64
+	maxNamesBytes = 256 << 20
+)
+
+// name counts a name that is going to be remembered.
+func (t *tree) name(name string) error {
+	if t.named += len(name); t.named > maxNamesBytes {
+		return fmt.Errorf("%w: names of directories, whiteouts and links of more than %d bytes", ErrLimit, maxNamesBytes)
+	}
+	return nil
+}
+
+// remember keeps what is known of a directory.
+func (t *tree) remember(rec *record) error {
+	t.records[rec.name] = rec
+	return t.name(rec.name)
+}
 
 // dir is an open directory.
 type dir struct {
@@ -105,7 +125,10 @@ func (t *tree) adopt(key, resolved string, fd int) (*dir, error) {
 			unix.Close(fd)
 			return nil, err
 		}
-		t.records[resolved] = rec
+		if err := t.remember(rec); err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
 	}
 	d := &dir{record: rec, fd: fd}
 	if err := t.keep(key, d); err != nil {
@@ -190,6 +213,7 @@ func (t *tree) retire(removed string) {
 	for name := range t.records {
 		if name == removed || strings.HasPrefix(name, removed+"/") {
 			delete(t.records, name)
+			t.named -= len(name)
 		}
 	}
 }

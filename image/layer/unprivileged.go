@@ -69,6 +69,5 @@ func (t *tree) unlockOne(name string) (bool, error) {
 		return false, err
 	}
 	rec.mode, rec.lateMode = st.Mode&0o7777, true
-	t.records[resolved] = rec
-	return true, nil
+	return true, t.remember(rec)
 }

@@ -3,6 +3,7 @@ package layer
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -74,7 +75,8 @@ func (a *applier) removeHidden(dirName, base string) error {
 	return a.remove(d, base)
 }
 
-// removeLower empties a directory of all that this layer has not brought.
+// removeLower empties a directory of all that this layer has not brought: once, as what comes to be in it later the layer has
+// brought.
 func (a *applier) removeLower(name string) error {
 	for todo := []string{name}; len(todo) > 0; {
 		next := todo[len(todo)-1]
@@ -86,6 +88,11 @@ func (a *applier) removeLower(name string) error {
 		if err != nil {
 			return err
 		}
+		key := maphash.String(a.seed, d.name)
+		if _, done := a.emptied[key]; done {
+			continue
+		}
+		a.emptied[key] = struct{}{}
 		bases, err := safepath.List(d.fd)
 		if err != nil {
 			return err
@@ -123,6 +130,7 @@ func (a *applier) markHidden(dirName, base string, h *tarstream.Header) error {
 	err = unix.Mknodat(d.fd, base, unix.S_IFCHR, 0) // takes no privilege: Linux 5.8
 	if err == nil {
 		a.hidden[full] = struct{}{}
+		return a.tree.name(full)
 	}
 	if err != unix.EEXIST {
 		return err

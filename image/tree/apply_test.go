@@ -6,12 +6,14 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -189,7 +191,7 @@ func TestImages(t *testing.T) {
 			if err := merged.Read(t.Context(), img, open, tree.Options{Sums: true}); err != nil {
 				t.Fatal(err)
 			}
-			dir := t.TempDir()
+			dir := testenv.MemoryDir(t)
 			root := openRoot(t, dir)
 			for _, l := range img.Manifest.Layers {
 				blob, err := open(t.Context(), l)
@@ -201,10 +203,32 @@ func TestImages(t *testing.T) {
 				}
 				blob.Close()
 			}
-			same(t, ofTree(merged), ofDir(t, dir, true))
+			want := ofTree(merged)
+			same(t, want, ofDir(t, dir, true))
 			checkContent(t, merged, img, open)
+			if len(img.Manifest.Layers) > 1 {
+				t.Run("flattened", func(t *testing.T) { flattenAsTar(t, merged, want, img, open) })
+			}
 		})
 	}
+}
+
+// flattenAsTar puts all layers in one archive, which GNU tar then unpacks to what the layers are one over the other.
+func flattenAsTar(t *testing.T, merged *tree.Tree, want map[string]string, img *image.Image, open tree.Opener) {
+	dir := testenv.MemoryDir(t)
+	cmd := exec.CommandContext(t.Context(), testenv.Tool(t, "tar"), "--numeric-owner", "--same-owner", "-p", "--xattrs", "--xattrs-include=*", "-C", dir, "-x")
+	to, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = merged.WriteLayer(t.Context(), tarstream.NewWriter(to), tree.New(tree.Limits{}), img, open, spool(t), tree.Options{})
+	if err := errors.Join(err, to.Close(), cmd.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	same(t, want, ofDir(t, dir, true))
 }
 
 // checkContent reads some files by themselves; Content compares their sums.
@@ -215,7 +239,7 @@ func checkContent(t *testing.T, merged *tree.Tree, img *image.Image, open tree.O
 		if f.Type != tarstream.TypeReg || f.SizeBytes == 0 {
 			continue
 		}
-		if n++; n%5000 != 1 {
+		if n++; n%20000 != 1 {
 			continue
 		}
 		var b bytes.Buffer
@@ -250,7 +274,7 @@ func archive(t testing.TB, headers []*tar.Header) []byte {
 // with those between the trees before and after.
 func mergeBoth(t testing.TB, layers [][]*tar.Header) (merges int) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := testenv.MemoryDir(t)
 	root := openRoot(t, dir)
 	merged := tree.New(tree.Limits{})
 	for i, headers := range layers {

@@ -68,7 +68,7 @@ type Change struct {
 }
 
 // Differs says what differs between two files. Contents are compared by their
-// sums; where one has none, by whether they are the same entry of the same layer.
+// sums; where one has none, they count as different.
 func Differs(a, b *File) (f Fields) {
 	if a == b {
 		return 0
@@ -87,13 +87,7 @@ func Differs(a, b *File) (f Fields) {
 	}
 	set(FieldTarget, a.Linkname != b.Linkname || a.Major != b.Major || a.Minor != b.Minor)
 	if a.Type == tarstream.TypeReg {
-		same := a.SizeBytes == b.SizeBytes
-		if a.Sum != nil && b.Sum != nil {
-			same = same && *a.Sum == *b.Sum
-		} else {
-			same = same && a.Layer == b.Layer && a.Entry == b.Entry
-		}
-		set(FieldContent, !same)
+		set(FieldContent, a.SizeBytes != b.SizeBytes || a.Sum == nil || b.Sum == nil || *a.Sum != *b.Sum)
 	}
 	return f
 }

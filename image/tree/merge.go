@@ -18,6 +18,7 @@ type Layer struct {
 	number  int // counted from 1
 	entries int
 	before  map[string]*File // of the names that were touched; nil where there was nothing
+	bytes   int              // of these names
 	hidden  int
 }
 
@@ -157,7 +158,9 @@ func (l *Layer) place(p *Node, base string, f *File) error {
 		return syscall.ENAMETOOLONG
 	}
 	if old := p.children[base]; old != nil {
-		l.remove(old)
+		if err := l.remove(old); err != nil {
+			return err
+		}
 	}
 	if l.tree.files++; l.tree.files > l.tree.limits.Files {
 		return fmt.Errorf("%w: more than %d files", ErrLimit, l.tree.limits.Files)
@@ -169,18 +172,25 @@ func (l *Layer) place(p *Node, base string, f *File) error {
 	if f.Type == tarstream.TypeDir {
 		n.children = map[string]*Node{}
 	}
-	l.touch(n, nil)
+	if err := l.touch(n, nil); err != nil {
+		return err
+	}
 	p.children[n.base] = n
 	l.bring(n)
 	return nil
 }
 
-// touch notes what there was at a name before the layer came.
-func (l *Layer) touch(n *Node, was *File) {
+// touch notes what there was at a name before the layer came. Paths are counted: in deep directories many short names make long ones.
+func (l *Layer) touch(n *Node, was *File) error {
 	name := n.Name()
-	if _, known := l.before[name]; !known {
-		l.before[name] = was
+	if _, known := l.before[name]; known {
+		return nil
 	}
+	if l.bytes += len(name); l.bytes > l.tree.limits.Bytes {
+		return fmt.Errorf("%w: paths of more than %d bytes changed by one layer", ErrLimit, l.tree.limits.Bytes)
+	}
+	l.before[name] = was
+	return nil
 }
 
 // bring notes that the layer has brought something, so that its whiteouts do not
@@ -192,12 +202,15 @@ func (l *Layer) bring(n *Node) {
 }
 
 // remove takes a name away, with all below it.
-func (l *Layer) remove(n *Node) {
+func (l *Layer) remove(n *Node) error {
 	for c := range n.All() {
-		l.touch(c, c.file)
+		if err := l.touch(c, c.file); err != nil {
+			return err
+		}
 		l.tree.files--
 	}
 	delete(n.parent.children, n.base)
+	return nil
 }
 
 // describe gives a directory that is there the entry's attributes.
@@ -206,7 +219,9 @@ func (l *Layer) describe(n *Node, h *tarstream.Header) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.touch(n, n.file)
+	if err := l.touch(n, n.file); err != nil {
+		return nil, err
+	}
 	n.file = f
 	l.bring(n)
 	return f, nil
@@ -271,28 +286,37 @@ func (l *Layer) whiteout(dirName string, mark layer.Mark, hidden string) error {
 		return err
 	}
 	if mark == layer.Opaque {
-		l.removeLower(d)
-		return nil
+		return l.removeLower(d)
 	}
 	n := d.children[hidden]
 	switch {
 	case n == nil:
 	case n.brought != l.number:
-		l.remove(n)
+		return l.remove(n)
 	case n.IsDir():
-		l.removeLower(n)
+		return l.removeLower(n)
 	}
 	return nil
 }
 
-// removeLower empties a directory of all that this layer has not brought.
-func (l *Layer) removeLower(d *Node) {
-	for _, c := range d.Children() {
+// removeLower empties a directory of all that this layer has not brought: once, as what comes to be in it later the layer has
+// brought.
+func (l *Layer) removeLower(d *Node) error {
+	if d.emptied == l.number {
+		return nil
+	}
+	d.emptied = l.number
+	for _, c := range d.children {
+		var err error
 		switch {
 		case c.brought != l.number:
-			l.remove(c)
+			err = l.remove(c)
 		case c.IsDir():
-			l.removeLower(c)
+			err = l.removeLower(c)
+		}
+		if err != nil {
+			return err
 		}
 	}
+	return nil
 }

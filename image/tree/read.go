@@ -52,7 +52,7 @@ func (l *Layer) visit(sums bool) layer.Visit {
 	}
 	return func(r *tarstream.Reader, h *tarstream.Header) error {
 		f, err := l.Add(h)
-		if err != nil || !sums || f == nil || f.Type != tarstream.TypeReg || holesBytes(h) > maxHolesBytes {
+		if err != nil || !sums || f == nil || f.Type != tarstream.TypeReg || !l.tree.takeHoles(h) {
 			return err
 		}
 		sum.Reset()
@@ -64,19 +64,20 @@ func (l *Layer) visit(sums bool) layer.Visit {
 	}
 }
 
-// maxHolesBytes is how many zeros that are not in the archive are summed for one
-// file: a header of some bytes can promise exabytes of them.
-const maxHolesBytes = 1 << 30
-
-func holesBytes(h *tarstream.Header) int64 {
+// takeHoles says whether the tree's limit leaves room for the zeros that a file has and its archive has not, and counts them.
+func (t *Tree) takeHoles(h *tarstream.Header) bool {
 	if !h.Sparse {
-		return 0
+		return true
 	}
 	holes := h.Size
 	for _, e := range h.Extents {
 		holes -= e.Length
 	}
-	return holes
+	if holes > t.limits.HolesBytes-t.holes {
+		return false
+	}
+	t.holes += holes
+	return true
 }
 
 // scan reads one layer. What the config says of its content, the DiffID, is what

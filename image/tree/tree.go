@@ -18,7 +18,10 @@ var ErrLimit = errors.New("image exceeds a limit")
 // Limits bound what a tree may hold. A zero field stands for its default.
 type Limits struct {
 	Files int // names at one time; default 1 Mi
-	Bytes int // of names, link targets and extended attributes, of all layers; default 256 MiB
+	Bytes int // of names, link targets and extended attributes, of all layers; also of the paths that one layer changes; default 256 MiB
+	// HolesBytes is how many zeros that are in no archive are summed (Options.Sums), of all layers: a header of some bytes can
+	// promise exabytes of them. A file with more is left without a sum. Default 8 GiB.
+	HolesBytes int64
 }
 
 // Tree is the merged files of some layers. Reading it may be done concurrently.
@@ -28,6 +31,7 @@ type Tree struct {
 	layers int
 	files  int
 	bytes  int
+	holes  int64
 }
 
 // Node is a name in a tree.
@@ -37,6 +41,7 @@ type Node struct {
 	children map[string]*Node // of a directory
 	file     *File
 	brought  int // the last layer, counted from 1, that has brought it or something in it
+	emptied  int // of a directory: the last layer that has hidden all that lower ones had in it
 }
 
 // File is what one name, or several, stand for. Nothing of it changes once the
@@ -64,6 +69,9 @@ func New(limits Limits) *Tree {
 	}
 	if limits.Bytes <= 0 {
 		limits.Bytes = 256 << 20
+	}
+	if limits.HolesBytes <= 0 {
+		limits.HolesBytes = 8 << 30
 	}
 	root := &File{Type: tarstream.TypeDir, Mode: 0o755, Implied: true}
 	return &Tree{root: &Node{children: map[string]*Node{}, file: root}, limits: limits}

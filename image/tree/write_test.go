@@ -38,7 +38,7 @@ func inMemory(layers [][]byte) (*image.Image, tree.Opener) {
 
 func spool(t testing.TB) *os.File {
 	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "spool"))
+	f, err := os.Create(filepath.Join(testenv.MemoryDir(t), "spool"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestSquashRandom(t *testing.T) {
 		if again := squash(t, img, open, keep); !bytes.Equal(again, squashed) {
 			t.Error("the same layers made another archive")
 		}
-		dir := t.TempDir()
+		dir := testenv.MemoryDir(t)
 		applyAll(t, dir, append(layers[:keep:keep], squashed))
 		same(t, ofTree(merged), ofDir(t, dir, !merged.Root().File().Implied))
 		if t.Failed() {
@@ -123,29 +123,4 @@ func applyAll(t testing.TB, dir string, layers [][]byte) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// TestFlattenAsTarUnpacksIt: all layers of the medium image in one archive, which
-// GNU tar then unpacks to what the layers are one over the other.
-func TestFlattenAsTarUnpacksIt(t *testing.T) {
-	testenv.Root(t)
-	img, open := testImage(t, "medium")
-	archive := filepath.Join(t.TempDir(), "all.tar")
-	f, err := os.Create(archive)
-	if err != nil {
-		t.Fatal(err)
-	}
-	merged := tree.New(tree.Limits{})
-	if err := merged.Read(t.Context(), img, open, tree.Options{Sums: true}); err != nil {
-		t.Fatal(err)
-	}
-	if err := merged.WriteLayer(t.Context(), tarstream.NewWriter(f), tree.New(tree.Limits{}), img, open, spool(t), tree.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	testenv.Run(t, "tar", "--numeric-owner", "--same-owner", "-p", "--xattrs", "--xattrs-include=*", "-C", dir, "-xf", archive)
-	same(t, ofTree(merged), ofDir(t, dir, true))
 }
