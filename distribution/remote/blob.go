@@ -58,6 +58,43 @@ func (c *Client) Blob(ctx context.Context, repo distribution.Repository, desc oc
 	return r, nil
 }
 
+// OpenBlob is Blob from the beginning for who knows no more than the digest: the
+// registry says how large the blob is, in the same answer. One that does not
+// say is ErrUnsupported.
+func (c *Client) OpenBlob(ctx context.Context, repo distribution.Repository, d digest.Digest) (ocispec.Descriptor, io.ReadCloser, error) {
+	r := &blobReader{client: c, ctx: ctx, repo: repo, desc: ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d}}
+	if _, err := distribution.ParseDigest(d.String()); err != nil {
+		return ocispec.Descriptor{}, nil, r.failure(err)
+	}
+	call := c.newCall(repo, http.MethodGet, pull, blobEndpoint(repo, d), http.StatusOK)
+	resp, err := c.do(ctx, call)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, r.failure(err)
+	}
+	if resp.ContentLength < 0 {
+		resp.Body.Close()
+		return ocispec.Descriptor{}, nil, r.failure(fmt.Errorf("registry does not say how large it is: %w", distribution.ErrUnsupported))
+	}
+	r.desc.Size, r.body = resp.ContentLength, resp.Body
+	return r.desc, r, nil
+}
+
+// StatBlob asks how large a blob is, as far as the registry knows.
+func (c *Client) StatBlob(ctx context.Context, repo distribution.Repository, d digest.Digest) (sizeBytes int64, err error) {
+	call := c.newCall(repo, http.MethodHead, pull, blobEndpoint(repo, d), http.StatusOK)
+	resp, err := c.do(ctx, call)
+	if err == nil {
+		resp.Body.Close()
+		if sizeBytes = resp.ContentLength; sizeBytes < 0 {
+			err = fmt.Errorf("registry does not say how large it is: %w", distribution.ErrUnsupported)
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("stat blob %s@%s: %w", repo, d, err)
+	}
+	return sizeBytes, nil
+}
+
 // BlobBytes fetches a whole blob of at most limit bytes, verified: a config,
 // say.
 func (c *Client) BlobBytes(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, limit int64) ([]byte, error) {

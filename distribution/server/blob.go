@@ -24,7 +24,7 @@ const octetStream = "application/octet-stream"
 
 func (g *Registry) getBlob(q *request) error {
 	d := digest.Digest(q.Argument)
-	elsewhere, err := g.store.BlobURL(q.Context(), q.Name, d)
+	elsewhere, err := g.reader.BlobURL(q.Context(), q.Name, d)
 	if err != nil {
 		return notExist(err, distribution.CodeBlobUnknown)
 	}
@@ -36,7 +36,7 @@ func (g *Registry) getBlob(q *request) error {
 		q.w.WriteHeader(http.StatusTemporaryRedirect)
 		return nil
 	}
-	r, _, err := g.store.Blob(q.Context(), q.Name, d)
+	r, _, err := g.reader.Blob(q.Context(), q.Name, d)
 	if err != nil {
 		return notExist(err, distribution.CodeBlobUnknown)
 	}
@@ -49,7 +49,7 @@ func (g *Registry) getBlob(q *request) error {
 
 func (g *Registry) headBlob(q *request) error {
 	d := digest.Digest(q.Argument)
-	sizeBytes, err := g.store.StatBlob(q.Context(), q.Name, d)
+	sizeBytes, err := g.reader.StatBlob(q.Context(), q.Name, d)
 	if err != nil {
 		return notExist(err, distribution.CodeBlobUnknown)
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"io"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -101,7 +102,10 @@ func (w *writer) extend() {
 // file itself, the form in which net/http uses sendfile(2).
 func (w *writer) ReadFrom(r io.Reader) (sent int64, err error) {
 	limited, ok := r.(*io.LimitedReader)
-	if !ok {
+	if ok {
+		_, ok = limited.R.(*os.File)
+	}
+	if !ok { // what may come slowly goes on slowly
 		return io.Copy(struct{ io.Writer }{w}, r)
 	}
 	for limited.N > 0 {

@@ -39,8 +39,8 @@ func (g *Registry) listTags(q *request) error {
 	if last != "" && distribution.ValidateTag(last) != nil {
 		return statusError{http.StatusBadRequest, distribution.Errorf(distribution.CodeUnsupported, "parameter last")}
 	}
-	tags, more, err := g.store.Tags(q.Context(), q.Name, last, n)
-	if err != nil {
+	tags, more, err := g.reader.Tags(q.Context(), q.Name, last, n)
+	if err = q.stale(err); err != nil {
 		return notExist(err, distribution.CodeNameUnknown)
 	}
 	q.linkMore(more, n, tags)
@@ -87,6 +87,9 @@ func orEmpty(list []string) []string {
 }
 
 func (q *request) linkNext(query url.Values) {
+	if ns := q.URL.Query().Get(namespaceParam); ns != "" {
+		query.Set(namespaceParam, ns)
+	}
 	next := url.URL{Path: q.URL.Path, RawQuery: query.Encode()}
 	q.w.Header().Set("Link", distribution.NextLink(&next))
 }
@@ -121,8 +124,8 @@ func (g *Registry) listReferrers(q *request) error {
 			return distribution.Errorf(distribution.CodeDigestInvalid, "parameter last")
 		}
 	}
-	list, more, err := g.store.Referrers(q.Context(), q.Name, digest.Digest(q.Argument), last, filter, maxReferrersPageSize)
-	if err != nil {
+	list, more, err := g.reader.Referrers(q.Context(), q.Name, digest.Digest(q.Argument), last, filter, maxReferrersPageSize)
+	if err = q.stale(err); err != nil {
 		return err
 	}
 	if more {

@@ -20,8 +20,8 @@ import (
 const maxTagParams = 32
 
 func (g *Registry) getManifest(q *request) error {
-	m, err := g.store.Manifest(q.Context(), q.Name, q.Argument)
-	if err != nil {
+	m, err := g.reader.Manifest(q.Context(), q.Name, q.Argument)
+	if err = q.stale(err); err != nil {
 		return notExist(err, distribution.CodeManifestUnknown)
 	}
 	q.describe(m.MediaType, m.Digest)
@@ -53,6 +53,9 @@ func (g *Registry) deleteManifest(q *request) error {
 }
 
 func (g *Registry) putManifest(q *request) error {
+	if err := g.writable(q); err != nil {
+		return err
+	}
 	body, err := readManifest(q, g.opts.MaxManifestBytes)
 	if err != nil {
 		return err
@@ -80,7 +83,12 @@ func (g *Registry) putManifest(q *request) error {
 		}
 	}
 	m.Subject, m.Referrer = doc.referrer(m)
-	complete := func() error { return g.checkDescriptors(q, doc) }
+	complete := func() error {
+		if err := g.writable(q); err != nil { // it may have become a copy just now
+			return err
+		}
+		return g.checkDescriptors(q, doc)
+	}
 	if err := g.store.PutManifest(q.Context(), q.Name, m, tags, q.grant.CreateOnly, complete); err != nil {
 		return err
 	}
@@ -143,6 +151,17 @@ func parseManifest(contentType string, body []byte) (storage.Manifest, manifestD
 		}
 	}
 	return storage.Manifest{MediaType: mediaType, Body: body}, doc, nil
+}
+
+// NewManifest is a manifest from another registry as a store takes it.
+func NewManifest(contentType string, d digest.Digest, body []byte) (storage.Manifest, error) {
+	m, doc, err := parseManifest(contentType, body)
+	if err != nil {
+		return m, err
+	}
+	m.Digest = d
+	m.Subject, m.Referrer = doc.referrer(m)
+	return m, nil
 }
 
 // referrer describes m for the list of its subject's referrers ("Listing

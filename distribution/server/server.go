@@ -28,6 +28,9 @@ type Options struct {
 	Guard Guard
 	// Observe is called at the end of each request. It must not keep what it gets.
 	Observe func(*Observation)
+	// Upstream, if not nil, has what the store lacks. What is not pushed here is
+	// read through it.
+	Upstream Upstream
 	// AllowSparse accepts manifests that name blobs or manifests which the
 	// repository does not have.
 	AllowSparse bool
@@ -84,14 +87,19 @@ type Observation struct {
 
 // Registry is the handler.
 type Registry struct {
-	store *storage.Store
-	opts  Options
+	store  *storage.Store
+	reader Reader // the store, or what is before it
+	opts   Options
 }
 
 // New makes a registry of what store has.
 func New(store *storage.Store, opts Options) *Registry {
 	opts.setDefaults()
-	return &Registry{store: store, opts: opts}
+	g := &Registry{store: store, reader: store, opts: opts}
+	if opts.Upstream != nil {
+		g.reader = opts.Upstream
+	}
+	return g
 }
 
 // request is what a handler works on.
@@ -184,6 +192,9 @@ func (g *Registry) serve(q *request) (err error) {
 		q.w.Header().Set("Allow", strings.Join(q.Route.Methods(), ", "))
 		return distribution.Errorf(distribution.CodeUnsupported, "%s of a %s", q.Method, q.Route)
 	}
+	if err := g.locate(q); err != nil {
+		return err
+	}
 	if err := g.guard(q); err != nil {
 		return err
 	}
@@ -213,6 +224,8 @@ func (g *Registry) refuse(q *request, err error) {
 		known, status = other.err, other.status
 	case errors.As(err, &known):
 		status = known.Code.Status()
+	case errors.Is(err, ErrUpstream):
+		known, status = distribution.Errorf(distribution.CodeUnknown, "the registry that this is a copy of does not answer"), http.StatusBadGateway
 	case errors.Is(err, distribution.ErrNotFound):
 		known, status = distribution.Errorf(distribution.CodeUnsupported, "no such path"), http.StatusNotFound
 	case errors.Is(err, storage.ErrFixed):

@@ -15,6 +15,9 @@ import (
 // startUpload is end-4a, and with a parameter end-11 (mount) or end-4b (the
 // whole blob in one request).
 func (g *Registry) startUpload(q *request) error {
+	if err := g.writable(q); err != nil {
+		return err
+	}
 	query := q.URL.Query()
 	if query.Has("mount") {
 		mounted, err := g.mount(q, query)

@@ -6,9 +6,11 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server/access"
+	"github.com/tare-oci/tare/distribution/server/upstream"
 )
 
 // ErrNeedsAuth is a registry that everybody on the network could write to.
@@ -16,7 +18,7 @@ var ErrNeedsAuth = errors.New("refuses to listen beyond this machine without aut
 
 // Check finds what no registry can be made of. It opens no file and no port.
 func (c *Config) Check() error {
-	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess} {
+	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -125,6 +127,36 @@ func (c *Config) checkAccess() error {
 		}
 	}
 	return nil
+}
+
+func (c *Config) checkUpstreams() error {
+	for i, u := range c.Upstream {
+		switch {
+		case u.PasswordFile != "" && u.PasswordEnv != "":
+			return fmt.Errorf("upstream %d: password-file or password-env, not both", i+1)
+		case (u.User != "") != (u.PasswordFile+u.PasswordEnv != ""):
+			return fmt.Errorf("upstream %d: user goes together with password-file or password-env", i+1)
+		}
+	}
+	return upstream.Check(c.Sources())
+}
+
+const defaultFresh = 5 * time.Minute
+
+// Sources are the upstreams as package upstream has them, without passwords and
+// authorities.
+func (c *Config) Sources() (sources []upstream.Source) {
+	for _, u := range c.Upstream {
+		fresh := defaultFresh
+		if u.Fresh != nil {
+			fresh = time.Duration(*u.Fresh)
+		}
+		sources = append(sources, upstream.Source{
+			Prefix: u.Prefix, KeepPrefix: u.KeepPrefix, URL: u.URL, Namespace: u.Namespace, Except: u.Except,
+			Fresh: fresh, Keep: time.Duration(u.Keep),
+		})
+	}
+	return sources
 }
 
 // Rules are the access rules as package access has them.

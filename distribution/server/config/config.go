@@ -26,6 +26,8 @@ type Config struct {
 	Auth    Auth    `toml:"auth"`
 	Access  []Rule  `toml:"access"`
 	Fixed   []Fixed `toml:"fixed"`
+
+	Upstream []Upstream `toml:"upstream"`
 }
 
 // Auth says who users are.
@@ -139,6 +141,21 @@ func Default() Config {
 	}
 }
 
+// Upstream is a registry that repositories here are copies of.
+type Upstream struct {
+	Prefix       string    `toml:"prefix"`
+	KeepPrefix   bool      `toml:"keep-prefix"`
+	URL          string    `toml:"url"`
+	Namespace    string    `toml:"namespace"`
+	Except       []string  `toml:"except"`
+	Fresh        *Duration `toml:"fresh"` // nil is the default
+	Keep         Duration  `toml:"keep"`
+	User         string    `toml:"user"`
+	PasswordFile string    `toml:"password-file"`
+	PasswordEnv  string    `toml:"password-env"`
+	CA           string    `toml:"ca"`
+}
+
 const maxFileBytes = 4 << 20
 
 // Load reads a file. Paths in it that are relative are meant from its directory.
@@ -197,7 +214,11 @@ func locate(name string, err error) error {
 
 // resolve makes relative paths relative to dir.
 func (c *Config) resolve(dir string) {
-	for _, path := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile, &c.Auth.Passwords} {
+	paths := []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile, &c.Auth.Passwords}
+	for i := range c.Upstream {
+		paths = append(paths, &c.Upstream[i].PasswordFile, &c.Upstream[i].CA)
+	}
+	for _, path := range paths {
 		if *path != "" && !strings.Contains(*path, "://") && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}

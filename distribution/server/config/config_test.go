@@ -136,6 +136,14 @@ func TestCheck(t *testing.T) {
 		"[storage]\nlocation='ftp://x'":                                     "no driver for ftp",
 		"[limits]\nmanifest-size='5MiB'":                                    "from 1KiB to 4MiB",
 		"[limits]\nuploads=0":                                               "limits.uploads",
+		"[[upstream]]\nprefix='hub'\nurl='https://registry-1.docker.io'":    "",
+		"[[upstream]]\nprefix='hub/'\nurl='https://docker.io'":              "upstream 1: prefix",
+		"[[upstream]]\nurl='docker.io'":                                     "upstream 1: url",
+		"[[upstream]]\nurl='https://u:secret@docker.io'":                    "with a password in it",
+		"[[upstream]]\nurl='https://a.b'\n[[upstream]]\nurl='https://c.d'":  "another upstream has",
+		"[[upstream]]\nurl='https://a.b'\nuser='x'":                         "goes together with",
+		"[[upstream]]\nurl='https://a.b'\nexcept=['']":                      "bad pattern",
+		"[[upstream]]\nurl='https://a.b'\nkeep-prefix=true":                 "there is no prefix",
 		"[log]\nformat='xml'":                                               "neither text nor json",
 	} {
 		c, err := Parse("x.toml", []byte(change))
@@ -179,6 +187,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("[http]\naddr='x:1'\n[limits]\nuploads=3")
 	f.Add("[limits]\nmanifest-size='4MiB'\nupload-age='30d'")
 	f.Add("http={addr=''}")
+	f.Add("[[upstream]]\nprefix='a/b'\nurl='http://[::1]:5000/x/y'\nexcept=['a/b/c/**']\nfresh='0s'\nkeep='30d'")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse("x", []byte(text))
 		if err == nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/distribution/server/metrics"
 	"github.com/tare-oci/tare/distribution/server/storage"
+	"github.com/tare-oci/tare/distribution/server/upstream"
 )
 
 // Service is a registry that has its storage, and can listen.
@@ -32,6 +33,8 @@ type Service struct {
 	metrics  *metrics.Set
 	tls      *certificates // nil for plain HTTP
 	draining atomic.Bool
+
+	upstreams *upstream.Set // nil for none
 }
 
 // New makes a service of c, and writes its log to log. It opens the storage and
@@ -72,7 +75,10 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 			return nil, err
 		}
 	}
-	s.registry = server.New(s.store, server.Options{
+	if s.upstreams, err = s.openUpstreams(getenv); err != nil {
+		return nil, err
+	}
+	options := server.Options{
 		Log:              s.log,
 		Guard:            s.guard,
 		Observe:          observer.observe,
@@ -83,7 +89,11 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		MaxManifestBytes: int64(c.Limits.ManifestSize),
 		MaxTagsPage:      c.Limits.TagsPage,
 		MaxCatalogPage:   c.Limits.CatalogPage,
-	})
+	}
+	if s.upstreams != nil {
+		options.Upstream = s.upstreams
+	}
+	s.registry = server.New(s.store, options)
 	return s, nil
 }
 
@@ -125,6 +135,9 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 	if s.config.GC.Interval > 0 {
 		o.Tasks = append(o.Tasks, s.collectNowAndThen)
 	}
+	if s.upstreams != nil && s.upstreams.Keeps() {
+		o.Tasks = append(o.Tasks, s.expireNowAndThen)
+	}
 	if s.config.Metrics.Enabled && s.config.Metrics.Addr != "" {
 		figures, err := net.Listen("tcp", s.config.Metrics.Addr)
 		if err != nil {
@@ -141,6 +154,9 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 		s.log.Info("stopping", "drain-timeout", time.Duration(s.config.HTTP.DrainTimeout))
 	})()
 	err = server.Serve(ctx, listener, s.registry, o)
+	if s.upstreams != nil {
+		s.upstreams.Close()
+	}
 	s.log.Info("stopped")
 	return err
 }

@@ -9,6 +9,7 @@
 //	repositories/library/debian/
 //	    _manifests/sha256-7c1f…             a line with the media type, then the bytes
 //	    _tags/12                            the digest of a manifest
+//	    _upstream                       of what the repository is a copy, if it is one
 //	    _referrers/sha256-7c1f…/sha256-9a…  descriptor of a manifest with that subject
 //	sessions/0b9f6d1e-…                     an upload under way: repository, offset, hash
 //
