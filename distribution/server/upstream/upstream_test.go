@@ -581,7 +581,7 @@ func TestStoreFull(t *testing.T) {
 type full struct{ *fs.Objects }
 
 // AppendStream implements storage.Objects.
-func (full) AppendStream(_ context.Context, _ string, _ int64, r io.Reader) (int64, error) {
+func (full) AppendStream(_ context.Context, _ string, at storage.Mark, r io.Reader) (storage.Mark, error) {
 	io.CopyN(io.Discard, r, 1000)
-	return 0, storage.ErrNoSpace
+	return at, storage.ErrNoSpace
 }
