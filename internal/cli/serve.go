@@ -1,14 +1,18 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/distribution/server/service"
+	"github.com/tare-oci/tare/distribution/server/storage"
 )
 
 // serveFlags are those of the file's keys that also are flags.
@@ -104,6 +108,37 @@ func (a *app) serveConfig(flags *pflag.FlagSet, f serveFlags) (config.Config, er
 	return c, nil
 }
 
+// collectReport is what tare serve gc prints.
+type collectReport struct {
+	storage.CollectReport
+	Removed []storage.Removal `json:"removed"`
+}
+
+func (a *app) collect(ctx context.Context, s *service.Service, dryRun bool) (r collectReport, err error) {
+	r.Removed = []storage.Removal{}
+	r.CollectReport, err = s.Collect(ctx, dryRun, func(what storage.Removal) { r.Removed = append(r.Removed, what) })
+	return r, err
+}
+
+func (r *collectReport) print(w io.Writer, dryRun bool) error {
+	verb := "Removed"
+	if dryRun {
+		verb = "Would remove"
+	}
+	for _, what := range r.Removed {
+		name := what.Repository + "@" + what.Digest.String()
+		if what.Tag != "" {
+			name = what.Repository + ":" + what.Tag
+		}
+		if _, err := fmt.Fprintf(w, "%s %s, pushed %s.\n", verb, name, what.Pushed.Local().Format(time.DateTime)); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(w, "%s %s (%s), %s, %s and %s, of %s.\n", verb, plural(r.BlobsRemoved, "blob"), sizeText(r.RemovedBytes),
+		plural(r.Links, "link"), plural(r.Tags, "tag"), plural(r.Manifests, "manifest"), plural(r.Blobs, "blob"))
+	return err
+}
+
 func (a *app) serveGCCommand() *cobra.Command {
 	var f serveFlags
 	var grace, format string
@@ -111,7 +146,8 @@ func (a *app) serveGCCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc [flags]",
 		Short: "Remove what no manifest of a registry names",
-		Long: `Remove the blobs of a registry's storage that no manifest names. The registry may
+		Long: `Remove the blobs of a registry's storage that no manifest names, and the tags and
+manifests that the configuration's rules of retention do not keep. The registry may
 go on working meanwhile, and so may others on the same storage. tare serve does
 the same by itself, now and then.`,
 		Example: `  tare serve gc --dry-run
@@ -142,20 +178,14 @@ the same by itself, now and then.`,
 		if err != nil {
 			return fmt.Errorf("serve gc: %w", err)
 		}
-		report, err := s.Collect(cmd.Context(), dryRun)
+		report, err := a.collect(cmd.Context(), s, dryRun)
 		if err != nil {
 			return fmt.Errorf("serve gc: %w", err)
 		}
 		if format == "json" {
 			return printJSON(a.stdout, report)
 		}
-		verb := "Removed"
-		if dryRun {
-			verb = "Would remove"
-		}
-		_, err = fmt.Fprintf(a.stdout, "%s %s (%s), %s and %s, of %s.\n", verb, plural(report.BlobsRemoved, "blob"), sizeText(report.RemovedBytes),
-			plural(report.Links, "link"), plural(report.Manifests, "manifest"), plural(report.Blobs, "blob"))
-		return err
+		return report.print(a.stdout, dryRun)
 	}
 	return cmd
 }

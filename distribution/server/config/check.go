@@ -18,7 +18,7 @@ var ErrNeedsAuth = errors.New("refuses to listen beyond this machine without aut
 
 // Check finds what no registry can be made of. It opens no file and no port.
 func (c *Config) Check() error {
-	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams} {
+	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams, c.checkRetention} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -169,8 +169,5 @@ func (c *Config) Rules() (rules []access.Rule) {
 
 // IsFixed reports whether a tag may not be moved or removed.
 func (c *Config) IsFixed(repo, tag string) bool {
-	matches := func(patterns []string, name string) bool {
-		return slices.ContainsFunc(patterns, func(p string) bool { return access.Match(p, name) })
-	}
 	return slices.ContainsFunc(c.Fixed, func(f Fixed) bool { return matches(f.Repositories, repo) && matches(f.Tags, tag) })
 }

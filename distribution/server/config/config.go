@@ -27,7 +27,8 @@ type Config struct {
 	Access  []Rule  `toml:"access"`
 	Fixed   []Fixed `toml:"fixed"`
 
-	Upstream []Upstream `toml:"upstream"`
+	Retention []Retention `toml:"retention"`
+	Upstream  []Upstream  `toml:"upstream"`
 }
 
 // Auth says who users are.

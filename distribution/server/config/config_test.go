@@ -146,17 +146,23 @@ func TestCheck(t *testing.T) {
 		"[[upstream]]\nurl='https://a.b'\nkeep-prefix=true":                 "there is no prefix",
 		"[log]\nformat='xml'":                                               "neither text nor json",
 	} {
-		c, err := Parse("x.toml", []byte(change))
-		if err != nil {
-			t.Fatalf("%s: %v", change, err)
-		}
-		if c.Storage.Location == "" {
-			c.Storage.Location = "/x"
-		}
-		err = c.Check()
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", change, err, want)
-		}
+		checkText(t, change, want)
+	}
+}
+
+// checkText wants the check of a file to say something, or nothing.
+func checkText(t *testing.T, text, want string) {
+	t.Helper()
+	c, err := Parse("x.toml", []byte(text))
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	if c.Storage.Location == "" {
+		c.Storage.Location = "/x"
+	}
+	err = c.Check()
+	if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		t.Errorf("%s: %v, want %q", text, err, want)
 	}
 }
 

@@ -20,14 +20,29 @@ type CollectOptions struct {
 	// Untagged also removes manifests that no tag leads to: by itself, through
 	// an index, or as a referrer of one that a tag leads to.
 	Untagged bool
+	// Retention is the rule for a repository; nil is none. Where there is one,
+	// untagged manifests go, too.
+	Retention func(repo string) *Retention
 	// DryRun removes nothing.
 	DryRun bool
+	// Removed is told of each tag and manifest that is removed, or would be. Nil
+	// is nobody.
+	Removed func(Removal)
+}
+
+// Removal is a tag, or a manifest without one, that a collection removes.
+type Removal struct {
+	Repository string        `json:"repository"`
+	Tag        string        `json:"tag,omitempty"`
+	Digest     digest.Digest `json:"digest"` // of the manifest
+	Pushed     time.Time     `json:"pushed"` // last
 }
 
 // CollectReport is what a collection found.
 type CollectReport struct {
 	Repositories int   `json:"repositories"` // looked at
 	Blobs        int   `json:"blobs"`        // looked at
+	Tags         int   `json:"tagsRemoved"`  // by rules of retention
 	Manifests    int   `json:"manifestsRemoved"`
 	Links        int   `json:"linksRemoved"` // blobs taken from a repository
 	BlobsRemoved int   `json:"blobsRemoved"`
@@ -88,17 +103,35 @@ func (c *collector) hash(repo string, d digest.Digest) uint64 {
 	return maphash.String(c.seed, repo+"@"+string(d))
 }
 
-// markRepository notes what a repository's manifests refer to, and removes
-// untagged ones before, if that is wanted.
+func (c *collector) removed(what Removal) {
+	if c.Removed != nil {
+		c.Removed(what)
+	}
+}
+
+// markRepository notes what a repository's manifests refer to. Before, it removes
+// tags and untagged manifests, if that is wanted.
 func (c *collector) markRepository(ctx context.Context, repo string) error {
 	c.report.Repositories++
 	err := c.removePending(ctx, repo)
+	var rule *Retention
+	if c.Retention != nil {
+		rule = c.Retention(repo)
+	}
+	var would map[string]bool
+	if err == nil && rule != nil && rule.removesTags() {
+		would, err = c.removeTags(ctx, repo, rule)
+	}
 	if err != nil {
 		return err
 	}
 	r, err := c.readRepository(ctx, repo, nil)
-	if err == nil && c.Untagged {
-		err = c.removeUntagged(ctx, repo, r)
+	before := c.before
+	if rule != nil && rule.Untagged > c.Grace {
+		before = time.Now().Add(-rule.Untagged)
+	}
+	if err == nil && (c.Untagged || rule != nil) {
+		err = c.removeUntagged(ctx, repo, r, before, would)
 	}
 	if err != nil {
 		return err

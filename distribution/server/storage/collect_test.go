@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -153,5 +154,76 @@ func TestCollectAbandonedPush(t *testing.T) {
 		if report, err := s.Collect(t.Context(), storage.CollectOptions{}); err != nil || report.BlobsRemoved != removed {
 			t.Errorf("pending for %s: %+v, %v", age, report, err)
 		}
+	}
+}
+
+// TestRetention: what a rule does not keep goes, as the dry run has said, with
+// what only that led to; what is pushed meanwhile stays.
+func TestRetention(t *testing.T) {
+	onEach(t, func(t *testing.T, open func() storage.Objects) {
+		fixed := func(_, tag string) bool { return tag == "fixed" }
+		s := storage.New(open(), storage.Options{Fixed: fixed})
+		layer, shared := blob(t, s, "a", "layer"), blob(t, s, "a", "shared")
+		manifest(t, s, "a", image(layer, shared), "", "old", "fixed-not")
+		manifest(t, s, "a", `{"n":1}`, "", "fixed")
+		kept := manifest(t, s, "a", image(shared), "", "v1")
+		signature := manifest(t, s, "a", fmt.Sprintf(`{"subject":{"digest":%q}}`, kept), kept)
+		other := manifest(t, s, "b", `{"n":2}`, "", "old")
+		time.Sleep(1100 * time.Millisecond) // a bucket's clock has seconds
+		manifest(t, s, "a", `{"n":3}`, "", "new")
+
+		rule := func(repo string) *storage.Retention {
+			if repo != "a" {
+				return nil
+			}
+			return &storage.Retention{KeepNewest: 1, KeepTag: func(tag string) bool { return tag == "v1" }}
+		}
+		for _, dry := range []bool{true, false} {
+			var removed []string
+			o := storage.CollectOptions{DryRun: dry, Retention: rule, Removed: func(what storage.Removal) {
+				removed = append(removed, what.Repository+":"+what.Tag)
+			}}
+			report, err := s.Collect(t.Context(), o)
+			if err != nil || report.Tags != 2 || report.Manifests != 1 || report.BlobsRemoved != 1 {
+				t.Errorf("dry run %v: %+v, %v", dry, report, err)
+			}
+			slices.Sort(removed)
+			if got := strings.Join(removed, " "); got != "a: a:fixed-not a:old" {
+				t.Errorf("dry run %v: %s", dry, got)
+			}
+		}
+		if tags, _, err := s.Tags(t.Context(), "a", "", 10); err != nil || strings.Join(tags, " ") != "fixed new v1" {
+			t.Error(tags, err)
+		}
+		for repo, d := range map[string]digest.Digest{"a": signature, "b": other} {
+			if _, err := s.StatManifest(t.Context(), repo, d); err != nil {
+				t.Error(repo, err)
+			}
+		}
+		if _, err := s.StatBlob(t.Context(), "a", shared); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A tag that is being pushed while the rule takes it away is there afterwards.
+func TestRetentionBesidePush(t *testing.T) {
+	dir := t.TempDir()
+	s, other := open(t, dir), open(t, dir)
+	manifest(t, s, "a", `{"n":1}`, "", "x", "y")
+	time.Sleep(20 * time.Millisecond)
+	m := storage.Manifest{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(`{}`), Body: []byte(`{}`)}
+	err := s.PutManifest(t.Context(), "a", m, []string{"x"}, false, func() error {
+		all := func(string) *storage.Retention { return &storage.Retention{} }
+		if report, err := other.Collect(t.Context(), storage.CollectOptions{Retention: all}); err != nil || report.Tags != 1 {
+			t.Errorf("%+v, %v", report, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := other.Manifest(t.Context(), "a", "x"); err != nil || got.Digest != m.Digest {
+		t.Error(got, err)
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// removeUntagged removes the manifests of a repository that no tag leads to,
-// behind its gate, from r too.
-func (c *collector) removeUntagged(ctx context.Context, repo string, r repository) (err error) {
-	tagged, err := c.tagged(ctx, repo)
+// removeUntagged removes the manifests of a repository that no tag leads to and
+// that are older than the given time, behind its gate, from r too. The tags
+// without count as if they were not there, for a dry run.
+func (c *collector) removeUntagged(ctx context.Context, repo string, r repository, before time.Time, without map[string]bool) (err error) {
+	tagged, err := c.tagged(ctx, repo, without)
 	if err != nil {
 		return err
 	}
@@ -20,7 +21,7 @@ func (c *collector) removeUntagged(ctx context.Context, repo string, r repositor
 		return nil
 	}
 	if c.DryRun {
-		return c.countOld(ctx, repo, r, lost)
+		return c.countOld(ctx, repo, r, lost, before)
 	}
 	gate, err := c.closeGate(ctx, repoGate(repo))
 	if err != nil {
@@ -31,7 +32,7 @@ func (c *collector) removeUntagged(ctx context.Context, repo string, r repositor
 	if err != nil {
 		return err
 	}
-	if tagged, err = c.tagged(ctx, repo); err != nil {
+	if tagged, err = c.tagged(ctx, repo, nil); err != nil {
 		return err
 	}
 	now, err := c.readRepository(ctx, repo, r)
@@ -40,10 +41,9 @@ func (c *collector) removeUntagged(ctx context.Context, repo string, r repositor
 	}
 	for _, d := range unreachable(now, tagged) {
 		info, err := c.objects.Stat(ctx, manifestKey(repo, d))
-		if err == nil && info.Modified.Before(c.before) && time.Now().Before(gate.until) {
+		if err == nil && info.Modified.Before(before) && time.Now().Before(gate.until) {
 			if err = c.deleteManifest(ctx, repo, d, gate, coming); err == nil {
-				c.report.Manifests++
-				delete(r, d)
+				c.manifestRemoved(repo, r, d, info)
 			}
 		}
 		if errors.Is(err, ErrBusy) {
@@ -56,13 +56,18 @@ func (c *collector) removeUntagged(ctx context.Context, repo string, r repositor
 	return nil
 }
 
+func (c *collector) manifestRemoved(repo string, r repository, d digest.Digest, info Info) {
+	delete(r, d)
+	c.report.Manifests++
+	c.removed(Removal{Repository: repo, Digest: d, Pushed: info.Modified})
+}
+
 // countOld is what a dry run would remove.
-func (c *collector) countOld(ctx context.Context, repo string, r repository, lost []digest.Digest) error {
+func (c *collector) countOld(ctx context.Context, repo string, r repository, lost []digest.Digest, before time.Time) error {
 	for _, d := range lost {
 		info, err := c.objects.Stat(ctx, manifestKey(repo, d))
-		if err == nil && info.Modified.Before(c.before) {
-			c.report.Manifests++
-			delete(r, d)
+		if err == nil && info.Modified.Before(before) {
+			c.manifestRemoved(repo, r, d, info)
 		}
 		if _, err := exists(err); err != nil {
 			return err
@@ -72,8 +77,8 @@ func (c *collector) countOld(ctx context.Context, repo string, r repository, los
 }
 
 // tagged lists the manifests that are about to come, and those that have a tag,
-// in this order, as in readRepository.
-func (c *collector) tagged(ctx context.Context, repo string) (roots []digest.Digest, err error) {
+// in this order, as in readRepository; but not by the tags without.
+func (c *collector) tagged(ctx context.Context, repo string, without map[string]bool) (roots []digest.Digest, err error) {
 	err = c.each(ctx, pendingDir(repo), func(name string) error {
 		if d, ok := fromPendingName(name); ok {
 			roots = append(roots, d)
@@ -84,6 +89,9 @@ func (c *collector) tagged(ctx context.Context, repo string) (roots []digest.Dig
 		return nil, err
 	}
 	err = c.each(ctx, tagDir(repo), func(tag string) error {
+		if without[tag] {
+			return nil
+		}
 		data, err := c.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
 		if err == nil {
 			roots = append(roots, digest.Digest(data))
