@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server/access"
 	"github.com/tare-oci/tare/distribution/server/upstream"
+	"github.com/tare-oci/tare/distribution/server/webhook"
 )
 
 // ErrNeedsAuth is a registry that everybody on the network could write to.
@@ -18,7 +20,7 @@ var ErrNeedsAuth = errors.New("refuses to listen beyond this machine without aut
 
 // Check finds what no registry can be made of. It opens no file and no port.
 func (c *Config) Check() error {
-	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams, c.checkRetention} {
+	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams, c.checkRetention, c.checkWebhooks} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -139,6 +141,26 @@ func (c *Config) checkUpstreams() error {
 		}
 	}
 	return upstream.Check(c.Sources())
+}
+
+func (c *Config) checkWebhooks() error {
+	for i, e := range c.Endpoints() {
+		if err := e.Check(); err != nil {
+			return fmt.Errorf("webhook %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// Endpoints are the webhooks as package webhook has them, without what is in files.
+func (c *Config) Endpoints() (endpoints []webhook.Endpoint) {
+	for _, w := range c.Webhook {
+		endpoints = append(endpoints, webhook.Endpoint{
+			URL: w.URL, Format: cmp.Or(w.Format, "cloudevents"), Source: w.Source, Repositories: w.Repositories, Actions: w.Actions,
+			Timeout: time.Duration(w.Timeout), Attempts: w.Attempts, Queue: w.Queue,
+		})
+	}
+	return endpoints
 }
 
 const defaultFresh = 5 * time.Minute

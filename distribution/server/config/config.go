@@ -29,6 +29,7 @@ type Config struct {
 
 	Retention []Retention `toml:"retention"`
 	Upstream  []Upstream  `toml:"upstream"`
+	Webhook   []Webhook   `toml:"webhook"`
 }
 
 // Auth says who users are.
@@ -157,6 +158,21 @@ type Upstream struct {
 	CA           string    `toml:"ca"`
 }
 
+// Webhook is a service that is told what happens.
+type Webhook struct {
+	URL          string   `toml:"url"`
+	Format       string   `toml:"format"`
+	Source       string   `toml:"source"`
+	Repositories []string `toml:"repositories"`
+	Actions      []string `toml:"actions"`
+	SecretFile   string   `toml:"secret-file"`
+	BearerFile   string   `toml:"bearer-file"`
+	CA           string   `toml:"ca"`
+	Timeout      Duration `toml:"timeout"`
+	Attempts     int      `toml:"attempts"`
+	Queue        int      `toml:"queue"`
+}
+
 const maxFileBytes = 4 << 20
 
 // Load reads a file. Paths in it that are relative are meant from its directory.
@@ -218,6 +234,9 @@ func (c *Config) resolve(dir string) {
 	paths := []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile, &c.Auth.Passwords}
 	for i := range c.Upstream {
 		paths = append(paths, &c.Upstream[i].PasswordFile, &c.Upstream[i].CA)
+	}
+	for i := range c.Webhook {
+		paths = append(paths, &c.Webhook[i].SecretFile, &c.Webhook[i].BearerFile, &c.Webhook[i].CA)
 	}
 	for _, path := range paths {
 		if *path != "" && !strings.Contains(*path, "://") && !filepath.IsAbs(*path) {

@@ -144,6 +144,10 @@ func TestCheck(t *testing.T) {
 		"[[upstream]]\nurl='https://a.b'\nuser='x'":                         "goes together with",
 		"[[upstream]]\nurl='https://a.b'\nexcept=['']":                      "bad pattern",
 		"[[upstream]]\nurl='https://a.b'\nkeep-prefix=true":                 "there is no prefix",
+		"[[webhook]]\nurl='https://ci.example.com/hook'":                    "",
+		"[[webhook]]\nurl='ci.example.com'":                                 "webhook 1: url",
+		"[[webhook]]\nurl='http://a.b'\nactions=['shout']":                  "webhook 1: actions",
+		"[[webhook]]\nurl='http://a.b'\nformat='xml'":                       "webhook 1: format",
 		"[log]\nformat='xml'":                                               "neither text nor json",
 	} {
 		checkText(t, change, want)

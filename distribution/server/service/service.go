@@ -21,6 +21,7 @@ import (
 	"github.com/tare-oci/tare/distribution/server/metrics"
 	"github.com/tare-oci/tare/distribution/server/storage"
 	"github.com/tare-oci/tare/distribution/server/upstream"
+	"github.com/tare-oci/tare/distribution/server/webhook"
 )
 
 // Service is a registry that has its storage, and can listen.
@@ -35,6 +36,7 @@ type Service struct {
 	draining atomic.Bool
 
 	upstreams *upstream.Set // nil for none
+	webhooks  *webhook.Hub  // nil for none
 }
 
 // New makes a service of c, and writes its log to log. It opens the storage and
@@ -78,10 +80,19 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	if s.upstreams, err = s.openUpstreams(getenv); err != nil {
 		return nil, err
 	}
+	if s.webhooks, err = s.openWebhooks(); err != nil {
+		return nil, err
+	}
+	s.registry = server.New(s.store, s.options(observer))
+	return s, nil
+}
+
+func (s *Service) options(o *observer) server.Options {
+	c := s.config
 	options := server.Options{
 		Log:              s.log,
 		Guard:            s.guard,
-		Observe:          observer.observe,
+		Observe:          o.observe,
 		AllowSparse:      c.Limits.Sparse,
 		NoDelete:         !c.Limits.Delete,
 		IdleTimeout:      time.Duration(c.HTTP.IdleTimeout),
@@ -93,8 +104,10 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	if s.upstreams != nil {
 		options.Upstream = s.upstreams
 	}
-	s.registry = server.New(s.store, options)
-	return s, nil
+	if s.webhooks != nil {
+		options.Observe = func(seen *server.Observation) { o.observe(seen); s.webhooks.Notify(seen) }
+	}
+	return options
 }
 
 func newLogger(format string, w io.Writer) *slog.Logger {
@@ -153,6 +166,10 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 		s.draining.Store(true)
 		s.log.Info("stopping", "drain-timeout", time.Duration(s.config.HTTP.DrainTimeout))
 	})()
+	if s.webhooks != nil {
+		s.webhooks.Start()
+		defer s.closeWebhooks(ctx)
+	}
 	err = server.Serve(ctx, listener, s.registry, o)
 	if s.upstreams != nil {
 		s.upstreams.Close()

@@ -1,0 +1,135 @@
+package service
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tare-oci/tare/distribution/server/config"
+	"github.com/tare-oci/tare/internal/testenv"
+)
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestWebhook: what the file says is sent, also what waits when the registry ends.
+func TestWebhook(t *testing.T) {
+	got := make(chan string, 10)
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got <- r.Header.Get("Authorization") + string(body)
+	}))
+	defer service.Close()
+	bearer := write(t, "token", "first\n")
+	r := start(t, func(c *config.Config) {
+		c.Webhook = []config.Webhook{{URL: service.URL + "/secret-path", BearerFile: bearer, Actions: []string{"push"}}}
+	})
+	put := func(tag string) {
+		q, err := http.NewRequest("PUT", "http://"+r.addr+"/v2/app/manifests/"+tag, strings.NewReader(`{"schemaVersion":2}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		resp, err := http.DefaultClient.Do(q)
+		if err != nil || resp.StatusCode != 201 {
+			t.Fatal(resp, err)
+		}
+		resp.Body.Close()
+	}
+	put("a")
+	if text := <-got; !strings.HasPrefix(text, "Bearer first{") || !strings.Contains(text, `"app:a@`) {
+		t.Error(text)
+	}
+	if err := os.WriteFile(bearer, []byte("second"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	put("b")
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	if text := <-got; !strings.HasPrefix(text, "Bearer second{") {
+		t.Error(text)
+	}
+	if strings.Contains(r.log.String(), "secret-path") {
+		t.Error("the log has the webhook's path")
+	}
+}
+
+// TestUpstream: Debian's registry, which wants a password, behind ours, for
+// Debian's skopeo, with everything that a client may list.
+func TestUpstream(t *testing.T) {
+	testenv.Leaks(t)
+	addr := testenv.RegistryAuth(t, "reader", "pass:word")
+	testenv.PushLayout(t, addr, filepath.Join(testenv.Images(t), "multiarch"), "latest", "team/app:v1", "--dest-creds=reader:pass:word")
+	password := write(t, "password", "pass:word\n")
+	r := start(t, func(c *config.Config) {
+		c.Log.Format = "json"
+		c.Upstream = []config.Upstream{
+			{Prefix: "cache/deb", URL: "http://" + addr, User: "reader", PasswordFile: password, Namespace: "deb.example.com"},
+			{Prefix: "anonymous", URL: "http://" + addr},
+		}
+	})
+	pull := func(name string) {
+		t.Helper()
+		testenv.Run(t, "skopeo", "--insecure-policy", "copy", "--quiet", "--all", "--preserve-digests", "--src-tls-verify=false",
+			"docker://"+r.addr+"/"+name, "oci:"+t.TempDir()+":x")
+	}
+	pull("cache/deb/team/app:v1")
+	if status, _ := get(t, http.DefaultClient, "http://"+r.addr+"/v2/anonymous/team/app/manifests/v1"); status != 404 {
+		t.Errorf("without the password: %d", status)
+	}
+	for path, want := range map[string]string{
+		"/v2/cache/deb/team/app/tags/list":          `{"name":"cache/deb/team/app","tags":["v1"]}`,
+		"/v2/team/app/tags/list?ns=deb.example.com": `{"name":"cache/deb/team/app","tags":["v1"]}`,
+		"/v2/_catalog": `{"repositories":["cache/deb/team/app"]}`,
+		"/v2/cache/deb/team/app/referrers/" + emptyDigest: `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`,
+	} {
+		if status, body := get(t, http.DefaultClient, "http://"+r.addr+path); status != 200 || strings.TrimSpace(body) != want {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	_, figures := get(t, http.DefaultClient, "http://"+r.addr+"/metrics")
+	for _, want := range []string{`upstream_reads_total{prefix="cache/deb",kind="blob",result="fetched"}`, `{prefix="anonymous",kind="manifest",result="missing"} 1`} {
+		if !strings.Contains(figures, want) {
+			t.Errorf("no %s in %s", want, figures)
+		}
+	}
+	if log := r.log.String(); strings.Contains(log, "pass:word") || !strings.Contains(log, "upstream refuses") {
+		t.Errorf("the log has a password, or no refusal: %s", log)
+	}
+}
+
+const emptyDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// TestMissingFiles: what the configuration names has to be there from the start.
+func TestMissingFiles(t *testing.T) {
+	absent := filepath.Join(t.TempDir(), "absent")
+	for name, change := range map[string]func(*config.Config){
+		"password": func(c *config.Config) {
+			c.Upstream = []config.Upstream{{URL: "https://a.b", User: "u", PasswordFile: absent}}
+		},
+		"environment": func(c *config.Config) {
+			c.Upstream = []config.Upstream{{URL: "https://a.b", User: "u", PasswordEnv: "TARE_TEST_ABSENT"}}
+		},
+		"ca":     func(c *config.Config) { c.Upstream = []config.Upstream{{URL: "https://a.b", CA: absent}} },
+		"secret": func(c *config.Config) { c.Webhook = []config.Webhook{{URL: "https://a.b", SecretFile: absent}} },
+		"bearer": func(c *config.Config) { c.Webhook = []config.Webhook{{URL: "https://a.b", BearerFile: absent}} },
+	} {
+		c := config.Default()
+		c.Storage.Location = t.TempDir()
+		change(&c)
+		if _, err := New(c, io.Discard, os.Getenv); err == nil || !strings.Contains(err.Error(), "absent") && !strings.Contains(err.Error(), "ABSENT") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
