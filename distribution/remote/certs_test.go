@@ -12,18 +12,18 @@ import (
 	"testing"
 
 	"github.com/tare-oci/tare/distribution/remote"
+	"github.com/tare-oci/tare/internal/testenv"
 )
 
 // TestCertDirs is a registry that wants to see a certificate, and shows one of
 // an authority that nobody knows.
 func TestCertDirs(t *testing.T) {
-	made, dirs := t.TempDir(), t.TempDir()
-	ca := makeCertificates(t, made)
-	pool, err := remote.LoadCAs(ca)
+	made, dirs := testenv.MakeCertificates(t), t.TempDir()
+	pool, err := remote.LoadCAs(made.CA)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(made, "cert.pem"), filepath.Join(made, "key.pem"))
+	pair, err := tls.LoadX509KeyPair(made.Cert, made.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestCertDirs(t *testing.T) {
 
 	place := func(name, from string) {
 		t.Helper()
-		data, err := os.ReadFile(filepath.Join(made, from))
+		data, err := os.ReadFile(from)
 		if err == nil {
 			err = os.MkdirAll(filepath.Join(dirs, host), 0o755)
 		}
@@ -55,19 +55,19 @@ func TestCertDirs(t *testing.T) {
 	if err := ping(); !errors.As(err, &unknown) {
 		t.Error(err)
 	}
-	place("ca.crt", "ca.pem")
+	place("ca.crt", made.CA)
 	if err := ping(); err == nil || errors.As(err, &unknown) {
 		t.Error(err)
 	}
-	place("me.key", "key.pem")
+	place("me.key", made.Key)
 	if err := ping(); err == nil || !strings.Contains(err.Error(), "me.key") {
 		t.Error(err)
 	}
-	place("me.cert", "cert.pem")
+	place("me.cert", made.Cert)
 	if err := ping(); err != nil {
 		t.Error(err)
 	}
-	place("me.cert", "key.pem")
+	place("me.cert", made.Key)
 	if err := ping(); err == nil || !strings.Contains(err.Error(), "me.cert") {
 		t.Error(err)
 	}

@@ -1,27 +1,18 @@
 package remote_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -290,11 +281,10 @@ func TestBasicAuthentication(t *testing.T) {
 
 // TestTLS is docker-registry with a certificate of our own making.
 func TestTLS(t *testing.T) {
-	dir := t.TempDir()
-	caFile := makeCertificates(t, dir)
-	addr := startTLSRegistry(t, dir)
+	certificates := testenv.MakeCertificates(t)
+	addr := testenv.StartRegistry(t, testenv.RegistryOptions{TLS: certificates})
 	layout := filepath.Join(testenv.Images(t), "small")
-	pool, err := remote.LoadCAs(caFile)
+	pool, err := remote.LoadCAs(certificates.CA)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,92 +301,9 @@ func TestTLS(t *testing.T) {
 	if _, _, err := stranger.Resolve(t.Context(), ref); !errors.As(err, &unknown) {
 		t.Error(err)
 	}
-	if _, err := remote.LoadCAs(filepath.Join(dir, "key.pem")); err == nil {
+	if _, err := remote.LoadCAs(certificates.Key); err == nil {
 		t.Error("took a key for a certificate")
 	}
-}
-
-// makeCertificates makes an authority and a certificate for 127.0.0.1.
-func makeCertificates(t *testing.T, dir string) (caFile string) {
-	t.Helper()
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	template := func(serial int64) *x509.Certificate {
-		return &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: fmt.Sprint("tare test ", serial)},
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
-		}
-	}
-	key := func() *ecdsa.PrivateKey {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
-	caKey, leafKey := key(), key()
-	ca, leaf := template(1), template(2)
-	ca.IsCA, ca.KeyUsage = true, x509.KeyUsageCertSign
-	leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
-	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalECPrivateKey(leafKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write("key.pem", "EC PRIVATE KEY", keyDER)
-	write("cert.pem", "CERTIFICATE", leafDER)
-	return write("ca.pem", "CERTIFICATE", caDER)
-}
-
-// startTLSRegistry runs docker-registry with the certificate in dir. It cannot
-// tell its port under TLS in advance, so a free one is taken for it.
-func startTLSRegistry(t *testing.T, dir string) (addr string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr = listener.Addr().String()
-	listener.Close()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q, tls: {certificate: %q, key: %q}}\n",
-		filepath.Join(dir, "data"), addr, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, testenv.Tool(t, "docker-registry"), "serve", config)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cancel(); cmd.Wait() })
-	for range 100 {
-		if conn, err := net.Dial("tcp", addr); err == nil {
-			conn.Close()
-			return addr
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	cancel()
-	cmd.Wait()
-	t.Fatalf("docker-registry did not start:\n%s", &log)
-	return ""
 }
 
 // anybody is a credential for every registry: user and password.

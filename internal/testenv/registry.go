@@ -2,10 +2,8 @@ package testenv
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,8 +13,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/crypto/bcrypt"
 )
 
 // Registry starts Debian's docker-registry (CNCF distribution) on a free port
@@ -24,21 +20,21 @@ import (
 // speaks plain HTTP and ends with the test.
 func Registry(t testing.TB) (addr string) {
 	t.Helper()
-	return startRegistry(t, "")
+	return StartRegistry(t, RegistryOptions{})
 }
 
 // RegistryAuth is Registry, for one user only, by HTTP basic authentication.
 func RegistryAuth(t testing.TB, user, password string) (addr string) {
 	t.Helper()
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "htpasswd")
-	if err := os.WriteFile(file, fmt.Appendf(nil, "%s:%s\n", user, hash), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return startRegistry(t, fmt.Sprintf("auth: {htpasswd: {realm: tare, path: %q}}\n", file))
+	return StartRegistry(t, RegistryOptions{User: user, Password: password})
+}
+
+// RegistryOptions say how a CNCF distribution is to be. The zero value is Registry's.
+type RegistryOptions struct {
+	Command        string // of another version than Debian's
+	User, Password string // basic authentication, unless empty
+	TLS            Certificates
+	Auth           string // the configuration's "auth", if it is another one
 }
 
 // PushLayout copies one tag of an image layout to the registry as name, which
@@ -56,35 +52,51 @@ func PushLayout(t testing.TB, addr, layoutDir, tag, name string, options ...stri
 const registryConfig = `version: 0.1
 log: {level: info, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
-http: {addr: "127.0.0.1:0"}
+http: {addr: "127.0.0.1:0"%s}
 %s`
 
 var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:[0-9]+)`)
 
-func startRegistry(t testing.TB, auth string) string {
+// StartRegistry starts a CNCF distribution on a free port of 127.0.0.1, empty. It
+// ends with the test.
+func StartRegistry(t testing.TB, o RegistryOptions) (addr string) {
 	t.Helper()
 	dir := t.TempDir()
+	tls, auth := "", o.Auth
+	if o.TLS.Cert != "" {
+		tls = fmt.Sprintf(", tls: {certificate: %q, key: %q}", o.TLS.Cert, o.TLS.Key)
+	}
+	if o.User != "" {
+		auth = fmt.Sprintf("auth: {htpasswd: {realm: tare, path: %q}}\n", passwordFile(t, o.User, o.Password))
+	}
+	if o.Command == "" {
+		o.Command = Tool(t, "docker-registry")
+	}
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf(registryConfig, filepath.Join(dir, "data"), auth)
+	text := fmt.Sprintf(registryConfig, filepath.Join(dir, "data"), tls, auth)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(Tool(t, "docker-registry"), "serve", config)
+	cmd := exec.Command(o.Command, "serve", config)
 	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	logs := startServer(t, cmd)
+	return startListening(t, cmd, listening)
+}
 
-	// Port 0 leaves the choice to the kernel; the log tells which it was.
+// startListening starts a server on port 0, which leaves the choice to the kernel,
+// and returns the address that its log tells.
+func startListening(t testing.TB, cmd *exec.Cmd, listening *regexp.Regexp) (addr string) {
+	t.Helper()
+	logs := startServer(t, cmd)
 	var seen strings.Builder
 	lines := bufio.NewScanner(logs)
 	for lines.Scan() {
 		fmt.Fprintln(&seen, lines.Text())
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
 			go io.Copy(io.Discard, logs) // a full pipe would stop the server
-			waitReady(t, m[1])
 			return m[1]
 		}
 	}
-	t.Fatalf("docker-registry did not start:\n%s", seen.String())
+	t.Fatalf("%s did not start:\n%s", filepath.Base(cmd.Path), seen.String())
 	return ""
 }
 
@@ -127,29 +139,4 @@ func startServer(t testing.TB, cmd *exec.Cmd) io.Reader {
 		logs.Close()
 	})
 	return logs
-}
-
-// waitReady returns when the registry answers at all, with or without
-// authentication.
-func waitReady(t testing.TB, addr string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/v2/", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnauthorized {
-				return
-			}
-		}
-		if ctx.Err() != nil {
-			t.Fatalf("registry on %s is not ready: %v", addr, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }
