@@ -350,6 +350,7 @@ func TestRetries(t *testing.T) {
 
 // Retry-After is waited for, as seconds and as a date.
 func TestRetryAfter(t *testing.T) {
+	t.Parallel()
 	f := newFaulty(t,
 		step(429, "", "Retry-After: 1"),
 		func(w http.ResponseWriter, r *http.Request) {
@@ -543,7 +544,7 @@ func TestUploadFaults(t *testing.T) {
 		w.WriteHeader(201)
 	}
 	abort := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
-	stuck := func(w http.ResponseWriter, r *http.Request) { time.Sleep(2 * time.Second); panic(http.ErrAbortHandler) }
+	stuck := func(w http.ResponseWriter, r *http.Request) { time.Sleep(time.Second); panic(http.ErrAbortHandler) }
 	missing := step(404, "")
 	for name, steps := range map[string][]http.HandlerFunc{
 		"there already":   {step(200, "")},

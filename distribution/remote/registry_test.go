@@ -2,6 +2,7 @@ package remote_test
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tare-oci/tare/distribution"
@@ -182,9 +184,10 @@ func TestRegistries(t *testing.T) {
 	for kind, addr := range map[string]string{"docker-registry": testenv.Registry(t), "tare": ourRegistry(t)} {
 		c := remote.New(remote.Options{})
 		defer c.Close()
-		for _, image := range []string{"small", "medium", "zstd", "multiarch"} {
+		for image, layout := range map[string]string{
+			"small": filepath.Join(images, "small"), "multiarch": filepath.Join(images, "multiarch"), "large": largeLayout(t),
+		} {
 			t.Run(kind+"/"+image, func(t *testing.T) {
-				layout := filepath.Join(images, image)
 				testenv.PushLayout(t, addr, layout, "latest", "skopeo/"+image+":v1")
 				root, theirs := pullAll(t, c, parse(t, addr+"/skopeo/"+image+":v1"))
 				byDigest := parse(t, addr+"/skopeo/"+image+"@"+root.Digest.String())
@@ -207,6 +210,43 @@ func TestRegistries(t *testing.T) {
 	}
 }
 
+// largeLayout is an image layout with a layer that is uploaded as a stream, and one
+// that is compressed by zstd.
+func largeLayout(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(path string, content []byte) {
+		t.Helper()
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blob := func(mediaType string, content []byte) ocispec.Descriptor {
+		d := digest.FromBytes(content)
+		write("blobs/sha256/"+d.Encoded(), content)
+		return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))}
+	}
+	encode := func(v any) []byte {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	layer := make([]byte, 12<<20)
+	rand.Read(layer)
+	manifest := blob(ocispec.MediaTypeImageManifest, encode(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: blob(ocispec.MediaTypeImageConfig, []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)),
+		Layers: []ocispec.Descriptor{blob(ocispec.MediaTypeImageLayerGzip, layer), blob(ocispec.MediaTypeImageLayerZstd, layer[:3000])},
+	}))
+	manifest.Annotations = map[string]string{ocispec.AnnotationRefName: "latest"}
+	write("index.json", encode(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []ocispec.Descriptor{manifest}}))
+	write("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	return dir
+}
+
 // testRest is mounting, tags and what is not there.
 func testRest(t *testing.T, c *remote.Client, addr string) {
 	to := parse(t, addr+"/mounted/here")
@@ -226,7 +266,7 @@ func testRest(t *testing.T, c *remote.Client, addr string) {
 		t.Error(ok, err)
 	}
 	var want []string
-	for i := range 120 {
+	for i := range 20 {
 		to.Tag = fmt.Sprintf("t%04d", i)
 		want = append(want, to.Tag)
 		if _, err := c.PushManifest(t.Context(), to, root.MediaType, tr.manifests[root.Digest]); err != nil {

@@ -102,8 +102,8 @@ func (u *uploads) receive(w http.ResponseWriter, r *http.Request) {
 // A large upload that breaks goes on where it broke, and where the registry
 // has forgotten it, from the start.
 func TestUploadGoesOn(t *testing.T) {
-	content, desc := blob(40 << 20)
-	cut := uploadFault{take: 15 << 20}
+	content, desc := blob(20 << 20)
+	cut := uploadFault{take: 8 << 20}
 	for name, c := range map[string]struct {
 		faults   []uploadFault
 		chunk    int64
@@ -111,20 +111,20 @@ func TestUploadGoesOn(t *testing.T) {
 		bodies   int
 		largest  int64
 	}{
-		"whole":               {nil, 0, 1, 1, 40 << 20},
-		"cut":                 {[]uploadFault{cut}, 0, 1, 2, 40 << 20},
-		"cut twice":           {[]uploadFault{cut, cut}, 0, 1, 3, 40 << 20},
-		"cut at once":         {[]uploadFault{{}}, 0, 2, 2, 40 << 20},
-		"503 in the middle":   {[]uploadFault{{5 << 20, 503}}, 0, 1, 2, 40 << 20},
-		"chunks":              {nil, 10 << 20, 1, 4, 10 << 20},
-		"chunks, the 2nd cut": {[]uploadFault{{10 << 20, 202}, {3 << 20, 0}}, 10 << 20, 1, 5, 10 << 20},
-		"too large at once":   {[]uploadFault{{0, 413}}, 0, 2, 4, 40 << 20},
-		"session lost":        {[]uploadFault{{5 << 20, 404}}, 0, 2, 2, 40 << 20},
+		"whole":               {nil, 0, 1, 1, 20 << 20},
+		"cut":                 {[]uploadFault{cut}, 0, 1, 2, 20 << 20},
+		"cut twice":           {[]uploadFault{cut, cut}, 0, 1, 3, 20 << 20},
+		"cut at once":         {[]uploadFault{{}}, 0, 2, 2, 20 << 20},
+		"503 in the middle":   {[]uploadFault{{5 << 20, 503}}, 0, 1, 2, 20 << 20},
+		"chunks":              {nil, 5 << 20, 1, 4, 5 << 20},
+		"chunks, the 2nd cut": {[]uploadFault{{5 << 20, 202}, {3 << 20, 0}}, 5 << 20, 1, 5, 5 << 20},
+		"too large at once":   {[]uploadFault{{0, 413}}, 0, 2, 3, 20 << 20},
+		"session lost":        {[]uploadFault{{5 << 20, 404}}, 0, 2, 2, 20 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := &uploads{faults: c.faults}
 			f := newFaulty(t, u.ServeHTTP)
-			opts := Options{RetryWait: time.Millisecond} // with time for 40 MB
+			opts := Options{RetryWait: time.Millisecond} // with time for 20 MB
 			opts.ChunkBytes = c.chunk
 			if err := newClient(t, opts).PushBlob(t.Context(), f.repo, desc, opener(content)); err != nil {
 				t.Fatal(err)
@@ -142,7 +142,7 @@ func TestUploadGoesOn(t *testing.T) {
 // A registry that takes nothing, or says it has more than there is, ends the
 // attempts.
 func TestUploadGivesUp(t *testing.T) {
-	content, desc := blob(40 << 20)
+	content, desc := blob(20 << 20)
 	for name, fault := range map[string]uploadFault{"cut": {}, "refused": {1, 403}, "too large": {1, 413}} {
 		u := &uploads{}
 		for range 50 {
