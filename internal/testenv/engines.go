@@ -143,6 +143,8 @@ address = %[4]q
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "base:latest"
 restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = %[7]q
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = %[5]q
@@ -160,6 +162,24 @@ const cniConfig = `{"cniVersion": "1.0.0", "name": "test", "plugins": [
 	{"type": "portmap", "capabilities": {"portMappings": true}}
 ]}`
 
+// ContainerdHosts is the directory where Containerd's CRI plugin, and ctr with
+// --hosts-dir, look how to speak with a registry: HOST:PORT/hosts.toml.
+const ContainerdHosts = "/run/tare-containerd/certs.d"
+
+// ContainerdHost tells Containerd how to speak with a registry of ours.
+func ContainerdHost(t testing.TB, s Served) {
+	t.Helper()
+	scheme, ca := "http", ""
+	if s.CA != "" {
+		scheme, ca = "https", fmt.Sprintf("ca = %q\n", s.CA)
+	}
+	dir := filepath.Join(ContainerdHosts, s.Addr)
+	text := fmt.Sprintf("server = %[1]q\n[host.%[1]q]\ncapabilities = [\"pull\", \"resolve\", \"push\"]\n%[2]s", scheme+"://"+s.Addr, ca)
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Containerd starts a containerd of the test's own, whose CRI plugin uses the
 // runtime for pods, and returns its socket. The test is in PrivateMachine.
 func Containerd(t testing.TB, runtime string) (socket string) {
@@ -168,7 +188,7 @@ func Containerd(t testing.TB, runtime string) (socket string) {
 	dir := t.TempDir()
 	socket = "/run/tare-containerd/sock" // t.TempDir can be too long for an address
 	config, cni := filepath.Join(dir, "config.toml"), filepath.Join(dir, "net.d")
-	text := fmt.Sprintf(containerdConfig, filepath.Join(dir, "root"), filepath.Join(dir, "state"), socket, socket+".ttrpc", cni, runtime)
+	text := fmt.Sprintf(containerdConfig, filepath.Join(dir, "root"), filepath.Join(dir, "state"), socket, socket+".ttrpc", cni, runtime, ContainerdHosts)
 	err := errors.Join(
 		os.Mkdir(cni, 0o700),
 		os.WriteFile(filepath.Join(cni, "test.conflist"), fmt.Appendf(nil, cniConfig, filepath.Join(dir, "ipam")), 0o600),

@@ -39,6 +39,7 @@ func TestContainerd(t *testing.T) {
 		{"kill", ctrKill},
 		{"metrics", ctrMetrics},
 		{"failures", ctrFailures},
+		{"registry", ctrRegistry},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(c.in(t)) })
 	}
@@ -148,4 +149,25 @@ func ctrFailures(c engine) {
 	c.fails(1, "not a directory", "run", "--rm", "--mount", "type=bind,src=/tmp,dst=/etc/passwd/x,options=rbind", ctrImage, "f", "true")
 	c.says("", "containers", "ls", "--quiet")
 	c.says("", "tasks", "ls", "--quiet")
+}
+
+// ctrRegistry moves an image by tare serve, without and with TLS and a password.
+func ctrRegistry(c engine) {
+	open, secure := testenv.Serve(c), testenv.SecureServe(c)
+	testenv.ContainerdHost(c, open)
+	testenv.ContainerdHost(c, secure)
+	images := func(verb, name string, options ...string) []string {
+		return append(append([]string{"images", verb, "--hosts-dir", testenv.ContainerdHosts}, options...), name)
+	}
+	for addr, options := range map[string][]string{open.Addr: nil, secure.Addr: {"--user", secure.User + ":" + secure.Password}} {
+		name := addr + "/team/base:v1"
+		c.run("images", "tag", ctrImage, name)
+		c.run(images("push", name, options...)...)
+		c.run("images", "rm", name)
+		c.run(images("pull", name, options...)...)
+		c.says("from a registry", "run", "--rm", name, "fr", "sh", "-c", "echo from a registry; "+linger)
+		c.run("images", "rm", name)
+	}
+	c.fails(1, "401 unauthorized", images("pull", secure.Addr+"/team/base:v1")...)
+	c.fails(1, "not found", images("pull", open.Addr+"/team/base:none")...)
 }

@@ -85,6 +85,7 @@ func TestDocker(t *testing.T) {
 		{"network", dockerNetwork},
 		{"build", dockerBuild},
 		{"archives", dockerArchives},
+		{"registry", dockerRegistry},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(d.in(t)) })
 	}
@@ -320,4 +321,28 @@ func dockerArchives(d engine) {
 	}
 	d.run("load", "--quiet", "--input", dir+"/oci.tar")
 	d.says("changed", "run", "--rm", "ours:oci", "cat", "/changed")
+}
+
+// dockerRegistry moves an image by tare serve, without and with TLS and a password.
+// Docker looks at no certificate on loopback addresses.
+func dockerRegistry(d engine) {
+	open, secure := testenv.Serve(d), testenv.SecureServe(d)
+	id := d.run("image", "inspect", "--format", "{{.Id}}", "base")
+	d.run("tag", "base", secure.Addr+"/team/base:v1")
+	d.fails(1, "no basic auth credentials", "push", "--quiet", secure.Addr+"/team/base:v1")
+	d.input(secure.Password, "login", "--username", secure.User, "--password-stdin", secure.Addr)
+	for _, addr := range []string{open.Addr, secure.Addr} {
+		name := addr + "/team/base:v1"
+		d.run("tag", "base", name)
+		d.run("push", "--quiet", name)
+		digest := d.run("image", "inspect", "--format", "{{index .RepoDigests 0}}", name)
+		d.run("rmi", name)
+		d.run("pull", "--quiet", name)
+		d.says(id, "image", "inspect", "--format", "{{.Id}}", name)
+		d.run("pull", "--quiet", digest)
+		d.says("from a registry", "run", "--rm", digest, "echo", "from a registry")
+		d.mentions(`"schemaVersion": 2`, "manifest", "inspect", "--insecure", name)
+		d.run("push", "--quiet", name) // all is there
+		d.fails(1, "manifest unknown", "pull", addr+"/team/base:none")
+	}
 }

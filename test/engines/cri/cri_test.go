@@ -27,7 +27,8 @@ const image = "docker.io/library/base:latest"
 type kubelet struct {
 	testing.TB
 	runtime.RuntimeServiceClient
-	ctx context.Context
+	images runtime.ImageServiceClient
+	ctx    context.Context
 }
 
 func TestCRI(t *testing.T) {
@@ -66,8 +67,9 @@ func TestCRI(t *testing.T) {
 		{"shared namespaces", shared},
 		{"host namespaces", host},
 		{"failures", failures},
+		{"registry", registry},
 	} {
-		t.Run(part.name, func(t *testing.T) { part.test(kubelet{t, client, ctx}) })
+		t.Run(part.name, func(t *testing.T) { part.test(kubelet{t, client, images, ctx}) })
 	}
 }
 
