@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -115,10 +116,8 @@ func AddEntry(x *v1.Index, entry v1.Descriptor, replace bool) error {
 // SamePlatform says whether two platforms are one, however they are written.
 func SamePlatform(a, b v1.Platform) bool {
 	a, b = image.NormalizePlatform(a), image.NormalizePlatform(b)
-	slices.Sort(a.OSFeatures)
-	slices.Sort(b.OSFeatures)
 	return a.OS == b.OS && a.Architecture == b.Architecture && a.Variant == b.Variant && a.OSVersion == b.OSVersion &&
-		slices.Equal(a.OSFeatures, b.OSFeatures)
+		slices.Equal(slices.Sorted(slices.Values(a.OSFeatures)), slices.Sorted(slices.Values(b.OSFeatures)))
 }
 
 // EditEntries has edit change each entry that match chooses, or take it out,
@@ -166,53 +165,87 @@ func Annotate(have, change map[string]string) map[string]string {
 // Each changes every image that an index, also a nested one, leads to, and
 // makes the indexes around them anew; a manifest it changes by itself. What is
 // not an image stays as it is, but for BuildKit's attestations: they speak of the
-// image that was, and go with it.
+// image that was, and go with it. What is listed several times is changed once.
 func Each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.Image) (v1.Descriptor, error)) (v1.Descriptor, error) {
-	return each(ctx, st, desc, change, 0)
+	e := eacher{ctx: ctx, store: st, change: change, made: map[digest.Digest]v1.Descriptor{}}
+	return e.document(desc, 0)
 }
 
 const (
 	maxIndexDepth = 8 // as in package image
+	maxDocuments  = 16384
 
 	// BuildKit's annotations on the descriptor of an attestation.
 	attestationType = "vnd.docker.reference.type"
 	attestedDigest  = "vnd.docker.reference.digest"
 )
 
-func each(ctx context.Context, st Store, desc v1.Descriptor, change func(*image.Image) (v1.Descriptor, error), depth int) (v1.Descriptor, error) {
-	if depth > maxIndexDepth {
-		return v1.Descriptor{}, fmt.Errorf("index %s: nested more than %d deep", desc.Digest, maxIndexDepth)
-	}
-	if image.KindOf(desc) == image.KindIndex {
-		x, err := LoadIndex(ctx, st, desc)
-		if err != nil {
-			return v1.Descriptor{}, err
-		}
-		gone := map[string]bool{} // digests of images that have been replaced
-		for i, d := range x.Manifests {
-			made, err := each(ctx, st, d, change, depth+1)
-			if err != nil {
-				return v1.Descriptor{}, err
-			}
-			made.Annotations, made.ArtifactType = d.Annotations, d.ArtifactType
-			if made.Platform == nil || d.Platform != nil && made.Digest == d.Digest {
-				made.Platform = d.Platform
-			}
-			x.Manifests[i] = made
-			gone[string(d.Digest)] = made.Digest != d.Digest
-		}
-		x.Manifests = slices.DeleteFunc(x.Manifests, func(d v1.Descriptor) bool { return gone[d.Annotations[attestedDigest]] })
-		return PutIndex(ctx, st, x)
-	}
-	if image.KindOf(desc) != image.KindManifest || desc.Annotations[attestationType] != "" {
+// eacher is one call of Each.
+type eacher struct {
+	ctx    context.Context
+	store  Store
+	change func(*image.Image) (v1.Descriptor, error)
+	made   map[digest.Digest]v1.Descriptor // what became of a document
+}
+
+// document says what becomes of an index or a manifest.
+func (e *eacher) document(desc v1.Descriptor, depth int) (v1.Descriptor, error) {
+	kind := image.KindOf(desc)
+	if kind != image.KindIndex && (kind != image.KindManifest || desc.Annotations[attestationType] != "") {
 		return desc, nil
 	}
-	img, err := image.Load(ctx, st, desc)
+	made, known := e.made[desc.Digest]
+	var err error
+	switch {
+	case known:
+	case depth > maxIndexDepth:
+		return v1.Descriptor{}, fmt.Errorf("index %s: nested more than %d deep", desc.Digest, maxIndexDepth)
+	case len(e.made) >= maxDocuments:
+		return v1.Descriptor{}, fmt.Errorf("more than %d images and indexes to change", maxDocuments)
+	case kind == image.KindIndex:
+		made, err = e.index(desc, depth)
+	default:
+		made, err = e.image(desc)
+	}
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	e.made[desc.Digest] = made
+	if made.Digest == desc.Digest {
+		return desc, nil
+	}
+	return made, nil
+}
+
+func (e *eacher) image(desc v1.Descriptor) (v1.Descriptor, error) {
+	img, err := image.Load(e.ctx, e.store, desc)
 	if errors.Is(err, image.ErrArtifact) {
 		return desc, nil
 	}
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	return change(img)
+	return e.change(img)
+}
+
+func (e *eacher) index(desc v1.Descriptor, depth int) (v1.Descriptor, error) {
+	x, err := LoadIndex(e.ctx, e.store, desc)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	gone := map[string]bool{} // digests of images that have been replaced
+	for i, d := range x.Manifests {
+		made, err := e.document(d, depth+1)
+		if err != nil {
+			return v1.Descriptor{}, err
+		}
+		made.Annotations, made.ArtifactType = d.Annotations, d.ArtifactType
+		if made.Platform == nil || d.Platform != nil && made.Digest == d.Digest {
+			made.Platform = d.Platform
+		}
+		x.Manifests[i] = made
+		gone[string(d.Digest)] = made.Digest != d.Digest
+	}
+	x.Manifests = slices.DeleteFunc(x.Manifests, func(d v1.Descriptor) bool { return gone[d.Annotations[attestedDigest]] })
+	return PutIndex(e.ctx, e.store, x)
 }
