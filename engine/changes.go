@@ -16,6 +16,7 @@ import (
 	"github.com/tare-oci/tare/image/layer"
 	"github.com/tare-oci/tare/image/mutate"
 	"github.com/tare-oci/tare/image/transfer"
+	"github.com/tare-oci/tare/image/tree"
 	"github.com/tare-oci/tare/safepath"
 )
 
@@ -88,7 +89,34 @@ func (e *Engine) changedBundle(ctx context.Context, bundle string, o ChangeOptio
 		}
 		c.options.Mask = append(volumes, c.options.Mask...)
 	}
-	return c, c.compare(ctx, filepath.Join(bundle, rootfsName), filepath.Join(bundle, recordFile))
+	if err := c.compare(ctx, filepath.Join(bundle, rootfsName), filepath.Join(bundle, recordFile)); err != nil {
+		return nil, err
+	}
+	if c.set.Unsure() == 0 {
+		return c, nil
+	}
+	if err := e.confirm(ctx, c); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+// confirm compares files that may be copies of the image's with those. Where the image cannot be read, they count as changed.
+func (e *Engine) confirm(ctx context.Context, c *changedTree) error {
+	src, img, err := e.openOrigin(ctx, c.origin)
+	if err != nil {
+		return err
+	}
+	original := tree.New(tree.Limits{})
+	err = original.Read(ctx, img, func(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) { return src.Blob(ctx, d, 0) }, tree.Options{Sums: true})
+	if err := errors.Join(ctx.Err(), src.Close()); err != nil {
+		return err
+	}
+	if err != nil {
+		e.options.Warn(fmt.Sprintf("%d files that may be copies count as changed: image %s: %v", c.set.Unsure(), c.origin.Image, err))
+		return nil
+	}
+	return c.set.Confirm(ctx, c.root, original, c.options)
 }
 
 // compare compares a tree with its record.

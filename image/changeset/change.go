@@ -41,7 +41,17 @@ type Change struct {
 	Kind Kind
 	Name string // in the form of safepath.Clean; "." for the root itself
 	now  state  // unless it is deleted
+	how  certainty
 }
+
+// certainty says how sure it is that something has changed.
+type certainty int
+
+const (
+	certain certainty = iota
+	unsure            // only inode number and change time are others: it may be a copy
+	above             // it is a directory that is as it was, above something else
+)
 
 // A Set is what has changed in a tree.
 type Set struct {

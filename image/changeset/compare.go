@@ -11,7 +11,8 @@ import (
 	"github.com/tare-oci/tare/safepath"
 )
 
-// Compare finds what has changed in a tree since its record was written. It reads no files.
+// Compare finds what has changed in a tree since its record was written. It reads no files: of what may be a copy of what was there,
+// the set is Unsure.
 func Compare(ctx context.Context, root *safepath.Root, record io.ReadSeeker, o Options) (*Set, error) {
 	set, err := compare(ctx, root, record, o)
 	if err != nil {
@@ -149,7 +150,11 @@ func (c *comparer) entry(fd int, dir, base string, was *state, r *recordReader, 
 		c.add(Added, name, now)
 		f.any, f.names = true, true
 	case !c.untouched(was, &now):
-		c.add(Modified, name, now)
+		how := certain
+		if was.sameAttributes(&now) && was.nlink == now.nlink {
+			how = unsure
+		}
+		c.addUnsure(Modified, name, now, how)
 		f.any, f.names = true, f.names || was.ino != now.ino
 	case now.nlink > 1:
 		key := inode{now.dev, now.ino}
@@ -233,7 +238,13 @@ func (c *comparer) subdir(fd int, name, base string, was, now *state, r *recordR
 // settle adds a directory that was there before, if it has changed or something in it has. Without an entry for it, a tool that
 // unpacks the layer by itself would make the directory with attributes of its own choice.
 func (c *comparer) settle(name string, was, now *state, found findings) {
-	if !c.sameDir(was, now, found) || found.any && name != "." {
+	switch {
+	case c.sameDir(was, now, found) && (!found.any || name == "."):
+	case c.sameDir(was, now, found):
+		c.addUnsure(Modified, name, *now, above)
+	case was.sameAttributes(now) && was.mtime == now.mtime:
+		c.addUnsure(Modified, name, *now, unsure)
+	default:
 		c.add(Modified, name, *now)
 	}
 }

@@ -119,8 +119,10 @@ func (w *walker) fits(name, base string, now *state) (bool, error) {
 	return true, nil
 }
 
-func (w *walker) add(kind Kind, name string, now state) {
-	w.set.changes = append(w.set.changes, Change{Kind: kind, Name: name, now: now})
+func (w *walker) add(kind Kind, name string, now state) { w.addUnsure(kind, name, now, certain) }
+
+func (w *walker) addUnsure(kind Kind, name string, now state, how certainty) {
+	w.set.changes = append(w.set.changes, Change{kind, name, now, how})
 }
 
 // finish gives the set its order.

@@ -182,14 +182,14 @@ func (w *writer) file(h *tarstream.Header, base string, now *state) error {
 	if err := w.describe(h, now, xattrsOf{fd: fd}); err != nil {
 		return err
 	}
-	if err := w.content(fd, now.size); err != nil {
+	if err := w.content(fd, now.size, w.tar); err != nil {
 		return err
 	}
 	return fstatUnchanged(fd, now)
 }
 
 // content copies a file. Its holes are not read.
-func (w *writer) content(fd int, size int64) error {
+func (w *writer) content(fd int, size int64, to io.Writer) error {
 	if w.buf == nil {
 		w.buf = make([]byte, 256<<10)
 	}
@@ -202,7 +202,7 @@ func (w *writer) content(fd int, size int64) error {
 			data = offset
 		}
 		if data = min(data, size); data > offset {
-			if err := w.zeros(data - offset); err != nil {
+			if err := w.zeros(data-offset, to); err != nil {
 				return err
 			}
 		}
@@ -211,7 +211,7 @@ func (w *writer) content(fd int, size int64) error {
 			end = size
 		}
 		end = min(end, size)
-		if err := w.data(fd, data, end); err != nil {
+		if err := w.data(fd, data, end, to); err != nil {
 			return err
 		}
 		offset = end
@@ -219,14 +219,14 @@ func (w *writer) content(fd int, size int64) error {
 	return nil
 }
 
-func (w *writer) zeros(n int64) error {
+func (w *writer) zeros(n int64, to io.Writer) error {
 	clear(w.buf)
 	for n > 0 {
 		if err := w.ctx.Err(); err != nil {
 			return err
 		}
 		m := min(n, int64(len(w.buf)))
-		if _, err := w.tar.Write(w.buf[:m]); err != nil {
+		if _, err := to.Write(w.buf[:m]); err != nil {
 			return err
 		}
 		n -= m
@@ -234,7 +234,7 @@ func (w *writer) zeros(n int64) error {
 	return nil
 }
 
-func (w *writer) data(fd int, offset, end int64) error {
+func (w *writer) data(fd int, offset, end int64, to io.Writer) error {
 	for offset < end {
 		if err := w.ctx.Err(); err != nil {
 			return err
@@ -249,7 +249,7 @@ func (w *writer) data(fd int, offset, end int64) error {
 		if n == 0 { // it has become shorter
 			return ErrChanging
 		}
-		if _, err := w.tar.Write(w.buf[:n]); err != nil {
+		if _, err := to.Write(w.buf[:n]); err != nil {
 			return err
 		}
 		offset += int64(n)
