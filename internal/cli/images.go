@@ -15,24 +15,40 @@ import (
 func (a *app) imagesCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use:     "images [flags]",
+		Use:     "images [flags] [PATTERN]",
 		Aliases: []string{"list"},
 		Short:   "List the images that are here",
+		Long: `List the images that are here: all, or those whose name, with or without the tag, PATTERN matches.
+
+Filters are reference=PATTERN, label=NAME[=VALUE], dangling=true|false (whether an image has no name),
+before=IMAGE and since=IMAGE (made before or after another one).`,
 		Example: `  tare images
+  tare images 'localhost/*'
+  tare images --filter label=team=web --filter since=debian:12
   tare images -q
   tare images --format json`,
-		Args: arguments(0, 0, ""),
+		Args:              arguments(0, 1, "PATTERN"),
+		ValidArgsFunction: a.completeImages(1),
 	}
 	quiet := cmd.Flags().BoolP("quiet", "q", false, "print the names only")
 	full := cmd.Flags().Bool("no-trunc", false, "print whole digests and names")
+	digests := cmd.Flags().Bool("digests", false, "print whole digests")
+	filters := cmd.Flags().StringArrayP("filter", "f", nil, "list those that `NAME=VALUE` lets through")
+	_ = cmd.RegisterFlagCompletionFunc("filter", completeFilters) // fails only for unknown flags
 	formatFlag(cmd, &format, "table", "json")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, pattern := range args {
+			*filters = append(*filters, "reference="+pattern)
+		}
 		e, err := a.engine()
 		if err != nil {
 			return err
 		}
 		defer e.Close()
 		images, err := e.Images(cmd.Context())
+		if err == nil {
+			images, err = e.FilterImages(cmd.Context(), images, *filters)
+		}
 		if err != nil {
 			return err
 		}
@@ -49,17 +65,28 @@ func (a *app) imagesCommand() *cobra.Command {
 			}
 			return printJSON(a.stdout, list)
 		}
-		return table(a.stdout, imageRows(images, *full, time.Now()))
+		return table(a.stdout, imageRows(images, *full, *full || *digests, time.Now()))
 	}
 	return cmd
 }
 
-func imageRows(images []engine.Image, full bool, now time.Time) [][]string {
+func completeFilters(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	for _, name := range engine.ImageFilterNames() {
+		names = append(names, name+"=")
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+func imageRows(images []engine.Image, fullNames, fullDigests bool, now time.Time) [][]string {
 	rows := [][]string{{"NAME", "DIGEST", "PLATFORM", "CREATED", "SIZE"}}
 	for _, i := range images {
 		name, target := i.FamiliarName(), shortDigest(i.Target.Digest)
-		if full {
-			name, target = i.Name, string(i.Target.Digest)
+		if fullNames {
+			name = i.Name
+		}
+		if fullDigests {
+			target = string(i.Target.Digest)
 		}
 		if name == "" {
 			name = "<none>"
