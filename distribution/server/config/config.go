@@ -22,6 +22,7 @@ type Config struct {
 	Limits  Limits  `toml:"limits"`
 	Log     Log     `toml:"log"`
 	Metrics Metrics `toml:"metrics"`
+	Web     Web     `toml:"web"`
 	GC      GC      `toml:"gc"`
 	Auth    Auth    `toml:"auth"`
 	Access  []Rule  `toml:"access"`
@@ -110,6 +111,11 @@ type Metrics struct {
 	Addr    string `toml:"addr"`
 }
 
+// Web says whether there are pages for people.
+type Web struct {
+	Enabled bool `toml:"enabled"`
+}
+
 // GC says when what nothing refers to is removed.
 type GC struct {
 	Interval Duration `toml:"interval"`
@@ -139,6 +145,7 @@ func Default() Config {
 		},
 		Log:     Log{Format: "text", Access: true},
 		Metrics: Metrics{Enabled: true},
+		Web:     Web{Enabled: true},
 		GC:      GC{Interval: Duration(6 * hour), Grace: Duration(24 * hour)},
 	}
 }

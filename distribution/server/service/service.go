@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/tare-oci/tare/distribution/server/metrics"
 	"github.com/tare-oci/tare/distribution/server/storage"
 	"github.com/tare-oci/tare/distribution/server/upstream"
+	"github.com/tare-oci/tare/distribution/server/web"
 	"github.com/tare-oci/tare/distribution/server/webhook"
 )
 
@@ -37,6 +39,7 @@ type Service struct {
 
 	upstreams *upstream.Set // nil for none
 	webhooks  *webhook.Hub  // nil for none
+	pages     *web.Handler  // nil for none
 }
 
 // New makes a service of c, and writes its log to log. It opens the storage and
@@ -82,6 +85,11 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	}
 	if s.webhooks, err = s.openWebhooks(); err != nil {
 		return nil, err
+	}
+	if c.Web.Enabled {
+		if s.pages, err = web.New(web.Options{Store: s.store, Guard: s.guard, Log: s.log, Observe: observer.observe}); err != nil {
+			return nil, err
+		}
 	}
 	s.registry = server.New(s.store, s.options(observer))
 	return s, nil
@@ -178,15 +186,26 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 	return err
 }
 
+// writeTimeout is for answers beside the API's, which are short.
+const writeTimeout = 30 * time.Second
+
 // route has the few paths beside the API's. It is no http.ServeMux, which would
 // clean paths and redirect.
 func (s *Service) route(w http.ResponseWriter, r *http.Request) {
-	switch r.URL.Path {
-	case "/healthz":
+	if !strings.HasPrefix(r.URL.Path, "/v2/") {
+		// The connection still has the deadline of the answer before this one.
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	}
+	switch path := r.URL.Path; {
+	case s.pages != nil && (path == "/" || path+"/" == web.Root):
+		http.Redirect(w, r, web.Root, http.StatusFound)
+	case s.pages != nil && strings.HasPrefix(path, web.Root):
+		s.pages.ServeHTTP(w, r)
+	case path == "/healthz":
 		answer(w, http.StatusOK, "ok")
-	case "/readyz":
+	case path == "/readyz":
 		s.ready(w, r)
-	case "/metrics":
+	case path == "/metrics":
 		s.figures(w, r)
 	default:
 		s.registry.ServeHTTP(w, r)
