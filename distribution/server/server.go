@@ -218,6 +218,7 @@ func (e statusError) Unwrap() error { return e.err }
 func (g *Registry) refuse(q *request, err error) {
 	var known *distribution.Error
 	var other statusError
+	var full *storage.QuotaError
 	status := 0
 	switch {
 	case errors.As(err, &other):
@@ -230,6 +231,8 @@ func (g *Registry) refuse(q *request, err error) {
 		known, status = distribution.Errorf(distribution.CodeUnsupported, "no such path"), http.StatusNotFound
 	case errors.Is(err, storage.ErrFixed):
 		known, status = distribution.Errorf(distribution.CodeDenied, "%v", storage.ErrFixed), http.StatusForbidden
+	case errors.As(err, &full):
+		known, status = distribution.Errorf(distribution.CodeDenied, "%v", full), http.StatusForbidden
 	case errors.Is(err, storage.ErrTooMany):
 		known, status = distribution.Errorf(distribution.CodeTooManyRequests, "too many uploads are open"), http.StatusTooManyRequests
 		q.w.Header().Set("Retry-After", "30")

@@ -20,7 +20,10 @@ var ErrNeedsAuth = errors.New("refuses to listen beyond this machine without aut
 
 // Check finds what no registry can be made of. It opens no file and no port.
 func (c *Config) Check() error {
-	for _, check := range []func() error{c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams, c.checkRetention, c.checkWebhooks} {
+	for _, check := range []func() error{
+		c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams, c.checkWebhooks,
+		c.checkRetention, c.checkQuota,
+	} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -29,6 +29,7 @@ type Config struct {
 	Fixed   []Fixed `toml:"fixed"`
 
 	Retention []Retention `toml:"retention"`
+	Quota     []Quota     `toml:"quota"`
 	Upstream  []Upstream  `toml:"upstream"`
 	Webhook   []Webhook   `toml:"webhook"`
 }

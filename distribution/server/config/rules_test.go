@@ -1,6 +1,10 @@
 package config
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/tare-oci/tare/distribution/server/storage"
+)
 
 func TestCheckRetention(t *testing.T) {
 	for text, want := range map[string]string{
@@ -31,5 +35,32 @@ func TestRetentionOf(t *testing.T) {
 	c.Retention = c.Retention[:1]
 	if r := c.RetentionOf("b"); r != nil {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestQuotaOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"[[quota]]\nnamespaces=['a','b/*']\nsize='10GB'": "",
+		"[[quota]]\nsize='10GB'":                         "quota rule 1: needs namespaces",
+		"[[quota]]\nnamespaces=['a']":                    "needs a size",
+		"[[quota]]\nnamespaces=['']\nsize=1":             "bad pattern",
+	} {
+		checkText(t, text, want)
+	}
+	c, err := Parse("x", []byte("[[quota]]\nnamespaces=['team/*','ci']\nsize=10\n[[quota]]\nnamespaces=['*']\nsize=20"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for repo, want := range map[string]storage.Quota{
+		"ci": {Namespace: "ci", LimitBytes: 10}, "ci/a/b": {Namespace: "ci", LimitBytes: 10}, "team/a": {Namespace: "team/a", LimitBytes: 10},
+		"team/a/b": {Namespace: "team/a", LimitBytes: 10}, "team": {Namespace: "team", LimitBytes: 20}, "other/x": {Namespace: "other", LimitBytes: 20},
+	} {
+		if got, ok := c.QuotaOf(repo); got != want || !ok {
+			t.Errorf("%s: %+v", repo, got)
+		}
+	}
+	c.Quota = c.Quota[:1]
+	if got, ok := c.QuotaOf("team"); ok {
+		t.Errorf("%+v", got)
 	}
 }

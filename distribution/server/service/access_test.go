@@ -14,6 +14,22 @@ import (
 	"github.com/tare-oci/tare/distribution/server/config"
 )
 
+// TestQuota: who is refused reads why.
+func TestQuota(t *testing.T) {
+	r := start(t, func(c *config.Config) { c.Quota = []config.Quota{{Namespaces: []string{"*"}, Size: 10}} })
+	r.log.with(t, "usage counted")
+	push(t, "http://"+r.addr, "team/app", "0123456789")
+	resp, err := http.Post("http://"+r.addr+"/v2/team/other/blobs/uploads/", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	want := `"message":"requested access to the resource is denied: the quota of team is exceeded: 10 of 10 bytes are in use"`
+	if answer, _ := io.ReadAll(resp.Body); resp.StatusCode != 403 || !strings.Contains(string(answer), want) {
+		t.Errorf("%s: %s", resp.Status, answer)
+	}
+}
+
 // TestAccess: what the file says about users and tags is what happens.
 func TestAccess(t *testing.T) {
 	users := filepath.Join(t.TempDir(), "users")

@@ -71,6 +71,8 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		Redirect:     c.Storage.S3.Redirect,
 		Grace:        time.Duration(c.GC.Grace),
 		Fixed:        c.IsFixed,
+		Quota:        quotaOf(&s.config),
+		QuotaRules:   c.QuotaRules(),
 	})
 	observer := newObserver(s.metrics, requests)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
@@ -152,6 +154,9 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 	}
 	if s.tls != nil {
 		o.TLS = s.tls.config()
+	}
+	if len(s.config.Quota) > 0 {
+		o.Tasks = append(o.Tasks, s.countUsage)
 	}
 	if s.config.GC.Interval > 0 {
 		o.Tasks = append(o.Tasks, s.collectNowAndThen)

@@ -58,11 +58,15 @@ type collector struct {
 
 	// referred has a hash of each repository and blob that belong together. Two
 	// with the same hash only mean that something is spared.
+	count      *recount // nil if nobody wants to know
 	seed       maphash.Seed
 	referred   map[uint64]struct{}
 	candidates map[string][]digest.Digest // per repository
 	held       int
 }
+
+// collectLock keeps two from collecting, or counting, at a time.
+const collectLock = "collect"
 
 // maxCandidates bounds what is remembered before it is removed.
 const maxCandidates = 100_000
@@ -70,7 +74,7 @@ const maxCandidates = 100_000
 // Collect removes blobs that no manifest names. It is safe beside registries at
 // work on the same objects. ErrBusy says that another collection is under way.
 func (s *Store) Collect(ctx context.Context, o CollectOptions) (CollectReport, error) {
-	release, err := s.objects.Lock(ctx, "collect")
+	release, err := s.objects.Lock(ctx, collectLock)
 	if err != nil {
 		return CollectReport{}, fmt.Errorf("collect: %w", err)
 	}
@@ -78,6 +82,11 @@ func (s *Store) Collect(ctx context.Context, o CollectOptions) (CollectReport, e
 	c := &collector{
 		Store: s, CollectOptions: o, before: time.Now().Add(-o.Grace),
 		seed: maphash.MakeSeed(), referred: map[uint64]struct{}{}, candidates: map[string][]digest.Digest{},
+	}
+	if !o.DryRun {
+		if c.count, err = s.beginCount(ctx); err != nil {
+			return c.report, fmt.Errorf("collect: %w", err)
+		}
 	}
 	var walkErr error
 	err = s.walk(ctx, nil, nil, func(repo string) bool {
@@ -92,6 +101,9 @@ func (s *Store) Collect(ctx context.Context, o CollectOptions) (CollectReport, e
 	}
 	if err == nil {
 		err = c.eachBlob(ctx, c.removeBlob)
+	}
+	if err == nil && c.count != nil {
+		err = c.count.end(ctx)
 	}
 	if err != nil {
 		err = fmt.Errorf("collect: %w", err)
@@ -135,6 +147,11 @@ func (c *collector) markRepository(ctx context.Context, repo string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if c.count != nil {
+		if err := c.count.manifests(ctx, repo); err != nil {
+			return err
+		}
 	}
 	for d := range r.blobs() {
 		c.referred[c.hash(repo, d)] = struct{}{}
@@ -263,10 +280,10 @@ func (s *Store) each(ctx context.Context, dir string, f func(name string) error)
 }
 
 // eachBlob calls f for every blob's directory.
-func (c *collector) eachBlob(ctx context.Context, f func(context.Context, digest.Digest) error) error {
-	return c.each(ctx, "blobs", func(algorithm string) error {
-		return c.each(ctx, "blobs/"+algorithm, func(prefix string) error {
-			return c.each(ctx, "blobs/"+algorithm+"/"+prefix, func(hex string) error {
+func (s *Store) eachBlob(ctx context.Context, f func(context.Context, digest.Digest) error) error {
+	return s.each(ctx, "blobs", func(algorithm string) error {
+		return s.each(ctx, "blobs/"+algorithm, func(prefix string) error {
+			return s.each(ctx, "blobs/"+algorithm+"/"+prefix, func(hex string) error {
 				d := digest.Digest(algorithm + ":" + hex)
 				if d.Validate() != nil {
 					return nil
@@ -367,8 +384,13 @@ func (c *collector) removeLinksOf(ctx context.Context, repo string, candidates [
 	return done, nil
 }
 
-// removeBlob removes the bytes that no repository has any more.
+// removeBlob removes the bytes that no repository has any more, and counts others.
 func (c *collector) removeBlob(ctx context.Context, d digest.Digest) (err error) {
+	if c.count != nil {
+		if err := c.count.blob(ctx, d); err != nil {
+			return err
+		}
+	}
 	info, err := c.objects.Stat(ctx, dataKey(d))
 	if errors.Is(err, ErrNotExist) {
 		return nil

@@ -109,7 +109,7 @@ func (s *Store) commitManifest(ctx context.Context, repo string, m Manifest, tag
 			return err
 		}
 	}
-	if err := s.objects.PutAll(ctx, objects); err != nil {
+	if err := s.putCounted(ctx, repo, objects); err != nil {
 		return err
 	}
 	for _, tag := range fixed {
@@ -120,6 +120,26 @@ func (s *Store) commitManifest(ctx context.Context, repo string, m Manifest, tag
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// putCounted puts a manifest, the first of the objects, and what belongs to it.
+func (s *Store) putCounted(ctx context.Context, repo string, objects []Object) error {
+	var sizeBytes int64
+	if _, ok := s.quota(repo); ok {
+		_, err := s.objects.Stat(ctx, objects[0].Key)
+		if there, err := exists(err); err != nil {
+			return err
+		} else if !there {
+			sizeBytes = int64(len(objects[0].Data))
+		}
+	}
+	if err := s.reserve(ctx, repo, sizeBytes); err != nil {
+		return err
+	}
+	if err := s.objects.PutAll(ctx, objects); err != nil {
+		return errors.Join(err, s.giveBack(ctx, repo, sizeBytes))
 	}
 	return nil
 }
@@ -152,7 +172,8 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 // same, then that comes after.
 func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) (err error) {
 	defer s.lock(repo).Unlock()
-	if _, err := s.objects.Stat(ctx, manifestKey(repo, d)); err != nil {
+	info, err := s.objects.Stat(ctx, manifestKey(repo, d))
+	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d, err)
 	}
 	gate, err := s.closeGate(ctx, repoGate(repo))
@@ -167,7 +188,10 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 	if err != nil || slices.Contains(coming.manifests, d) {
 		return err
 	}
-	return s.deleteManifest(ctx, repo, d, gate, coming)
+	if err := s.deleteManifest(ctx, repo, d, gate, coming); err != nil {
+		return err
+	}
+	return s.forget(ctx, repo, info.SizeBytes)
 }
 
 // pushes are what is about to come: what passes a gate before it is closed is

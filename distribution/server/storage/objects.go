@@ -32,6 +32,11 @@ type Objects interface {
 	PutScratch(ctx context.Context, key string, data []byte) error
 	// PutNew is Put of an object that is not there; ErrExist says that it is.
 	PutNew(ctx context.Context, key string, data []byte) error
+	// Update replaces an object by what change makes of it, of nil if there is
+	// none: no two updates of an object come between each other. change may be
+	// called several times; its error ends the update, and is returned. What is
+	// written may be lost if the machine crashes, as with PutScratch.
+	Update(ctx context.Context, key string, limit int64, change func(old []byte) ([]byte, error)) error
 	// Delete removes an object.
 	Delete(ctx context.Context, key string) error
 	// DeleteScratch is Delete of what PutScratch wrote, and need not survive a

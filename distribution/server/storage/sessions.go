@@ -121,5 +121,5 @@ func (s *Store) expire(ctx context.Context, id string, before time.Time) (bool, 
 	if err != nil || json.Unmarshal(data, &u) == nil && !u.Started.Before(before) {
 		return false, err
 	}
-	return exists(s.discard(ctx, id))
+	return exists(s.discard(ctx, id, u))
 }

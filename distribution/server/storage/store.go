@@ -23,6 +23,8 @@ type Store struct {
 	// More repositories than locks only means that some wait needlessly.
 	seed  maphash.Seed
 	locks [64]sync.Mutex
+	// So do changes of a counter, within those.
+	counters [64]sync.Mutex
 
 	uploads uploadCount
 }
@@ -34,7 +36,12 @@ type Options struct {
 	// Fixed says which tags may not be moved or removed. Nil is none.
 	Fixed func(repo, tag string) bool
 	// Grace is the collector's: what is asked for is not collected for that long.
-	Grace    time.Duration
+	Grace time.Duration
+	// Quota is what a repository's namespace may have, and false if there is no
+	// bound. QuotaRules tells one set of rules from another. Nil is none.
+	Quota      func(repo string) (Quota, bool)
+	QuotaRules string
+
 	Redirect bool // let clients read blobs where the driver has them, if it can
 }
 
@@ -43,8 +50,10 @@ func New(objects Objects, opts Options) *Store {
 	return &Store{objects: objects, opts: opts, seed: maphash.MakeSeed()}
 }
 
-func (s *Store) lock(repo string) *sync.Mutex {
-	l := &s.locks[maphash.String(s.seed, repo)%uint64(len(s.locks))]
+func (s *Store) lock(repo string) *sync.Mutex { return s.lockOf(&s.locks, repo) }
+
+func (s *Store) lockOf(locks *[64]sync.Mutex, name string) *sync.Mutex {
+	l := &locks[maphash.String(s.seed, name)%uint64(len(locks))]
 	l.Lock()
 	return l
 }
@@ -101,18 +110,33 @@ func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Diges
 		err = s.anyWith(ctx, d, readable)
 	}
 	if err == nil {
-		_, err = s.objects.Stat(ctx, dataKey(d))
-	}
-	if err == nil {
-		err = s.link(ctx, repo, d)
-	}
-	if err == nil {
-		_, err = s.objects.Stat(ctx, dataKey(d)) // or has it been collected meanwhile?
+		err = s.mount(ctx, repo, d)
 	}
 	if err != nil {
 		return fmt.Errorf("blob %s to mount: %w", d, err)
 	}
 	return nil
+}
+
+func (s *Store) mount(ctx context.Context, repo string, d digest.Digest) error {
+	info, err := s.objects.Stat(ctx, dataKey(d))
+	if err != nil {
+		return err
+	}
+	counted, err := s.namespaceHas(ctx, repo, d)
+	if err == nil && !counted {
+		err = s.reserve(ctx, repo, info.SizeBytes)
+	}
+	if err != nil {
+		return err
+	}
+	if err = s.link(ctx, repo, d); err == nil {
+		_, err = s.objects.Stat(ctx, dataKey(d)) // or has it been collected meanwhile?
+	}
+	if err != nil && !counted {
+		err = errors.Join(err, s.giveBack(ctx, repo, info.SizeBytes))
+	}
+	return err
 }
 
 // maxMountSources bounds how many repositories are asked for one that a client
@@ -135,7 +159,18 @@ func (s *Store) anyWith(ctx context.Context, d digest.Digest, readable func(repo
 
 // DeleteBlob takes a blob from repo. Its bytes stay until nothing uses them.
 func (s *Store) DeleteBlob(ctx context.Context, repo string, d digest.Digest) error {
-	return s.objects.Delete(ctx, inKey(d, repo))
+	if err := s.objects.Delete(ctx, inKey(d, repo)); err != nil {
+		return err
+	}
+	counted, err := s.namespaceHas(ctx, repo, d)
+	if err != nil || counted {
+		return err
+	}
+	info, err := s.objects.Stat(ctx, dataKey(d))
+	if there, err := exists(err); !there {
+		return err
+	}
+	return s.forget(ctx, repo, info.SizeBytes)
 }
 
 // exists turns ErrNotExist into false.

@@ -21,13 +21,18 @@ import (
 	"github.com/tare-oci/tare/distribution/server/storage/fs"
 )
 
-func open(t *testing.T, dir string) *storage.Store {
+func objects(t *testing.T, dir string) storage.Objects {
 	t.Helper()
 	o, err := fs.New(dir, fs.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return storage.New(o, storage.Options{})
+	return o
+}
+
+func open(t *testing.T, dir string) *storage.Store {
+	t.Helper()
+	return storage.New(objects(t, dir), storage.Options{})
 }
 
 func start(t *testing.T, s *storage.Store, repo string) string {

@@ -32,6 +32,9 @@ const maxSessionBytes = 4 << 10
 // StartUpload begins an upload and returns its id, a random UUID. ErrTooMany
 // says that as many as there may be are open.
 func (s *Store) StartUpload(ctx context.Context, repo string) (string, error) {
+	if err := s.hasRoom(ctx, repo); err != nil {
+		return "", err
+	}
 	if err := s.admit(ctx); err != nil {
 		return "", err
 	}
@@ -110,7 +113,7 @@ func (s *Store) AppendUpload(ctx context.Context, repo, id string, at int64, r i
 // keep writes an upload's state after an error, so that what came before it
 // counts. It does not do so where the state is not ours to write any more.
 func (s *Store) keep(ctx context.Context, id string, u session, err error) error {
-	if errors.Is(err, ErrOffset) || errors.Is(err, ErrBusy) || errors.Is(err, ErrNotExist) {
+	if errors.Is(err, ErrOffset) || errors.Is(err, ErrBusy) || errors.Is(err, ErrNotExist) || isQuota(err) {
 		return err
 	}
 	return errors.Join(err, s.putSession(context.WithoutCancel(ctx), id, u))
@@ -119,11 +122,11 @@ func (s *Store) keep(ctx context.Context, id string, u session, err error) error
 // lost ends an upload whose bytes are not those that its state is of: its driver
 // has lost some, or a registry that stood still has written the state. The client
 // has to begin anew.
-func (s *Store) lost(ctx context.Context, id string, err error) error {
+func (s *Store) lost(ctx context.Context, id string, u session, err error) error {
 	if !errors.Is(err, ErrOffset) && !errors.Is(err, ErrNotExist) {
 		return err
 	}
-	return errors.Join(fmt.Errorf("upload %s: %w: %v", id, ErrNotExist, err), s.discard(ctx, id))
+	return errors.Join(fmt.Errorf("upload %s: %w: %v", id, ErrNotExist, err), s.discard(ctx, id, u))
 }
 
 // append adds r to the stream and to u, and returns the hash so far. What a
@@ -136,18 +139,22 @@ func (s *Store) append(ctx context.Context, id string, u *session, at int64, r i
 	if err != nil {
 		return nil, fmt.Errorf("upload %s: %w", id, err)
 	}
-	hashing := &hashReader{r: s.bounded(r, u.Offset), hash: h}
+	counted := &reserving{ctx: ctx, s: s, repo: u.Repository, r: s.bounded(r, u.Offset)}
+	hashing := &hashReader{r: counted, hash: h}
 	mark, err := s.objects.AppendStream(ctx, id, u.Mark, hashing)
 	if hashing.n == 0 { // not an error of r's, then
-		err = s.lost(ctx, id, err)
+		err = s.lost(ctx, id, *u, err)
 	}
 	kept := mark.Offset - u.Offset
 	if err == nil && kept != hashing.n {
 		err = io.ErrShortWrite
 	}
+	if isQuota(err) {
+		return nil, errors.Join(err, s.giveBack(ctx, u.Repository, counted.reserved), s.discard(ctx, id, *u))
+	}
 	if kept != hashing.n || kept == 0 && err != nil {
 		// The hash is of more than what is there, so u stays where it was.
-		return nil, fmt.Errorf("upload %s: %w", id, err)
+		return nil, errors.Join(fmt.Errorf("upload %s: %w", id, err), s.giveBack(ctx, u.Repository, counted.reserved))
 	}
 	u.Mark = mark
 	state, marshalErr := h.(encoding.BinaryMarshaler).MarshalBinary()
@@ -233,14 +240,23 @@ func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r i
 		}
 	}
 	if got != d {
-		return errors.Join(fmt.Errorf("upload %s is %s, not %s: %w", id, got, d, ErrDigest), s.discard(ctx, id))
+		return errors.Join(fmt.Errorf("upload %s is %s, not %s: %w", id, got, d, ErrDigest), s.discard(ctx, id, u))
+	}
+	double, err := s.namespaceHas(ctx, repo, d)
+	if err != nil {
+		return err
 	}
 	// The entry first: it keeps the collector off the bytes.
 	if err := s.link(ctx, repo, d); err != nil {
 		return err
 	}
 	if err := s.objects.CommitStream(ctx, id, u.Mark, dataKey(d)); err != nil {
-		return s.lost(ctx, id, err)
+		return s.lost(ctx, id, u, err)
+	}
+	if double {
+		if err := s.giveBack(ctx, repo, u.Offset); err != nil {
+			return err
+		}
 	}
 	s.uploads.add(-1)
 	return s.objects.DeleteScratch(ctx, sessionKey(id))
@@ -289,15 +305,19 @@ func (s *Store) CancelUpload(ctx context.Context, repo, id string) error {
 		return err
 	}
 	defer release()
-	if _, err := s.session(ctx, repo, id); err != nil {
+	u, err := s.session(ctx, repo, id)
+	if err != nil {
 		return err
 	}
-	return s.discard(ctx, id)
+	return s.discard(ctx, id, u)
 }
 
-func (s *Store) discard(ctx context.Context, id string) error {
+func (s *Store) discard(ctx context.Context, id string, u session) error {
 	ctx = context.WithoutCancel(ctx)
 	if err := s.objects.DiscardStream(ctx, id); err != nil {
+		return err
+	}
+	if err := s.giveBack(ctx, u.Repository, u.Offset); err != nil {
 		return err
 	}
 	s.uploads.add(-1)

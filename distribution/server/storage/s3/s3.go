@@ -204,7 +204,7 @@ func (o *Objects) remove(ctx context.Context, key string) error {
 // List implements storage.Objects. The service sorts "a-b" before what is below
 // "a/", where the contract has "a" first. So a page of the service is a page of
 // ours only in directories without directories in them, which are those with a
-// name that begins with "_"; others are read whole.
+// name that begins with "_", and a blob's "in"; others are read whole.
 func (o *Objects) List(ctx context.Context, dir, after string, n int) ([]string, error) {
 	if err := check(dir); err != nil {
 		return nil, err
@@ -212,7 +212,7 @@ func (o *Objects) List(ctx context.Context, dir, after string, n int) ([]string,
 	if n <= 0 {
 		return nil, nil
 	}
-	plain := strings.HasPrefix(path.Base(dir), "_")
+	plain := strings.HasPrefix(path.Base(dir), "_") || strings.HasPrefix(dir, "blobs/") && path.Base(dir) == "in"
 	query := url.Values{"list-type": {"2"}, "delimiter": {"/"}, "prefix": {o.prefix + dir + "/"}}
 	if plain && after != "" {
 		query.Set("start-after", o.prefix+dir+"/"+after)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,7 @@ func Run(t *testing.T, service Service, open func(t *testing.T) storage.Objects)
 		"StreamCommit":  (*suite).testStreamCommit,
 		"PutAndDelete":  (*suite).testPutAndDelete,
 		"PutAll":        (*suite).testPutAll,
+		"Update":        (*suite).testUpdate,
 		"Lock":          (*suite).testLock,
 		"Tidy":          (*suite).testTidy,
 		"BadKeys":       (*suite).testBadKeys,
@@ -418,6 +420,31 @@ func (s *suite) testPutAll() {
 	if made.Load() != 1 {
 		s.Errorf("%d made the same", made.Load())
 	}
+}
+
+// No update is lost among others.
+func (s *suite) testUpdate() {
+	const workers, each = 4, 10
+	var group sync.WaitGroup
+	for range workers {
+		group.Go(func() {
+			for range each {
+				err := s.Update(s.ctx, "dir/counter", 100, func(old []byte) ([]byte, error) {
+					n, err := strconv.Atoi(cmp.Or(string(old), "0"))
+					return strconv.AppendInt(nil, int64(n)+1, 10), err
+				})
+				if err != nil {
+					s.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	s.want(s.read("dir/counter"), strconv.Itoa(workers*each))
+	refused := errors.New("refused")
+	s.wantErr(s.Update(s.ctx, "dir/counter", 100, func([]byte) ([]byte, error) { return nil, refused }), refused)
+	s.want(s.read("dir/counter"), strconv.Itoa(workers*each))
+	s.wantErr(s.Update(s.ctx, "dir/counter", 1, nil), distribution.ErrTooLarge)
 }
 
 // A lock has one holder at a time, and can be had again and again.
