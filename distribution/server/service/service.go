@@ -52,9 +52,9 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	s := &Service{config: c, metrics: &metrics.Set{}}
 	all := &lines{out: log}
 	s.log = newLogger(c.Log.Format, all)
-	var requests *slog.Logger
+	var requests slog.Handler
 	if c.Log.Access {
-		requests = newLogger(c.Log.Format, requestLines{all})
+		requests = newLogger(c.Log.Format, requestLines{all}).Handler()
 	}
 	objects, err := openObjects(c.Storage, getenv)
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 // for concurrent use. Those that name an object or stream which is not there
 // return an error that is ErrNotExist.
 type Objects interface {
-	// Get reads a small object; one larger than limit is an error.
+	// Get reads a small object; one larger than limit is an error. The caller must
+	// not change what it gets, which may be the driver's own copy.
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
 	// Open reads an object of any size from where the caller seeks to.
 	Open(ctx context.Context, key string) (r io.ReadSeekCloser, sizeBytes int64, err error)

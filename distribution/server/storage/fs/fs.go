@@ -33,6 +33,7 @@ type Objects struct {
 	opts    Options
 	buffers sync.Pool
 	syncs   syncs
+	small   small
 }
 
 var _ storage.Objects = (*Objects)(nil)
@@ -94,18 +95,28 @@ func (o *Objects) Get(_ context.Context, key string, limit int64) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	data, err := readFile(path, limit)
+	file, err := identify(path)
+	if err == syscall.ENOENT {
+		return nil, translate(&os.PathError{Op: "open", Path: path, Err: err})
+	}
+	if err == nil && int64(file.sizeBytes) <= limit {
+		if data, ok := o.small.get(path, file); ok {
+			return data, nil
+		}
+	}
+	asked := time.Now() // before the file is opened: what changes later is another file
+	data, file, err := readFile(path, limit)
 	if err != nil {
 		return nil, translate(err)
 	}
+	o.small.put(path, file, data, asked)
 	return data, nil
 }
 
-// readFile is os.ReadFile with a bound, and without the poller's system calls:
-// manifests and tags are read for every request.
-func readFile(path string, limit int64) ([]byte, error) {
-	fail := func(op string, err error) ([]byte, error) {
-		return nil, &os.PathError{Op: op, Path: path, Err: err}
+// readFile is os.ReadFile with a bound, and without the poller's system calls.
+func readFile(path string, limit int64) ([]byte, identity, error) {
+	fail := func(op string, err error) ([]byte, identity, error) {
+		return nil, identity{}, &os.PathError{Op: op, Path: path, Err: err}
 	}
 	fd, err := retryInterrupted(func() (int, error) {
 		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
@@ -136,7 +147,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 		}
 		n += m
 	}
-	return data, nil
+	return data, identityOf(&st), nil
 }
 
 func retryInterrupted(call func() (int, error)) (int, error) {
