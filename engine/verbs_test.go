@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +29,7 @@ import (
 // prepared. What they make is an image of the store, or what is at a path.
 var verbs = map[string]struct {
 	image, path string
+	removes     bool  // the image's name, instead of making it
 	roomBytes   int64 // that is too little
 	run         func(ctx context.Context, e *Engine, dir string) error
 }{
@@ -74,7 +76,38 @@ var verbs = map[string]struct {
 		_, err := e.Commit(ctx, "kept", "committed", CommitOptions{})
 		return err
 	}},
+	"repack": {image: "repacked", roomBytes: 1 << 20, run: func(ctx context.Context, e *Engine, dir string) error {
+		_, err := e.Repack(ctx, dir+"/bundle", "repacked", RepackOptions{})
+		return err
+	}},
+	"new": {image: "new", run: func(ctx context.Context, e *Engine, _ string) error {
+		_, err := e.NewImage(ctx, "new", image.HostPlatform(), editTime, EditOptions{})
+		return err
+	}},
+	"tag": {image: "tagged", run: func(ctx context.Context, e *Engine, _ string) error { return e.Tag(ctx, "big", "tagged") }},
+	"rmi": {image: "doomed", removes: true, run: func(ctx context.Context, e *Engine, _ string) error {
+		_, err := e.Remove(ctx, "doomed")
+		return err
+	}},
+	"index create": {image: "created", run: func(ctx context.Context, e *Engine, _ string) error {
+		_, err := e.EditIndex(ctx, "created", IndexChange{Create: true, Add: []string{"big"}, Annotations: map[string]string{"a": "b"}}, EditOptions{})
+		return err
+	}},
+	"index add": {image: "added", run: func(ctx context.Context, e *Engine, _ string) error {
+		_, err := e.EditIndex(ctx, "multi", IndexChange{Add: []string{"other"}, Platform: &otherPlatform}, EditOptions{Tag: "added"})
+		return err
+	}},
+	"index remove": {image: "removed", run: func(ctx context.Context, e *Engine, _ string) error {
+		_, err := e.EditIndex(ctx, "both", IndexChange{Remove: []IndexEntry{{Platform: &otherPlatform}}}, EditOptions{Tag: "removed"})
+		return err
+	}},
+	"copy to dir": {path: "out/dir", roomBytes: 1 << 20, run: func(ctx context.Context, e *Engine, dir string) error {
+		_, err := e.Copy(ctx, "big", "dir:"+dir+"/out/dir", CopyOptions{})
+		return err
+	}},
 }
+
+var otherPlatform = v1.Platform{OS: "linux", Architecture: "s390x"}
 
 // verbChild runs a verb in a process of its own.
 func verbChild(dir, verb string, _ []string) (int, error) {
@@ -95,6 +128,14 @@ func prepareVerbs(t testing.TB, dir string) *Engine {
 	for _, name := range []string{"big", "loaded"} {
 		putImage(t, e, bigImage(t)+":latest", name)
 	}
+	for tag, m := range map[string]Mutation{"big": {Recompress: true}, "other": {Config: func(c *v1.Image) { c.Platform = otherPlatform }}} {
+		m.Created = editTime
+		if _, err := e.EditImage(t.Context(), "big", EditOptions{Tag: tag}, func(ctx context.Context, d *Edit, img *image.Image) (v1.Descriptor, error) {
+			return d.Mutate(ctx, img, m)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := e.Save(t.Context(), []string{"loaded"}, dir+"/load.tar", SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +146,19 @@ func prepareVerbs(t testing.TB, dir string) *Engine {
 		t.Fatal(err)
 	}
 	mustOutput(t, e, RunOptions{Image: "big", ID: "kept", Keep: true, Args: []string{"sh", "-c", "cat /big /big >/bigger"}})
+	if err := e.Unpack(t.Context(), "big", dir+"/bundle", UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir+"/bundle/rootfs/big", dir+"/bundle/rootfs/bigger"); err != nil {
+		t.Fatal(err)
+	}
+	for name, images := range map[string][]string{"multi": {"big"}, "both": {"big", "other"}} {
+		if _, err := e.EditIndex(t.Context(), name, IndexChange{Create: true, Add: images}, EditOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	forgetVerb(t, e, dir, "load")
+	forgetVerb(t, e, dir, "rmi")
 	return e
 }
 
@@ -128,7 +181,7 @@ func verbDone(t testing.TB, e *Engine, dir, verb string) bool {
 		if err != nil && !errors.Is(err, ErrNoImage) {
 			t.Errorf("%s: %v", verb, err)
 		}
-		return err == nil && img.Image != nil
+		return (err == nil && img.Image != nil) != v.removes
 	case len(entries) == 0:
 		return false
 	case strings.HasPrefix(verb, "save"):
@@ -136,9 +189,21 @@ func verbDone(t testing.TB, e *Engine, dir, verb string) bool {
 		if _, err := c.Tree(t.Context(), true); err != nil {
 			t.Errorf("%s: %v", verb, err)
 		}
+	case strings.HasPrefix(verb, "copy"):
+		return dirDone(t, dir+"/"+v.path)
 	default:
 		testenv.Run(t, "tar", "-tf", dir+"/"+v.path)
 	}
+	return true
+}
+
+// dirDone says whether there is a whole image in a directory; its manifest comes last.
+func dirDone(t testing.TB, dir string) bool {
+	t.Helper()
+	if _, err := os.Stat(dir + "/manifest.json"); err != nil {
+		return false
+	}
+	testenv.Run(t, "skopeo", "copy", "--quiet", "dir:"+dir, "oci:"+t.TempDir())
 	return true
 }
 
@@ -147,10 +212,14 @@ func forgetVerb(t testing.TB, e *Engine, dir, verb string) {
 	t.Helper()
 	v := verbs[verb]
 	if v.path != "" {
-		_ = os.Remove(dir + "/" + v.path)
+		_ = os.RemoveAll(dir + "/" + v.path)
 		return
 	}
-	if _, err := e.Remove(t.Context(), v.image); err != nil && !errors.Is(err, ErrNoImage) {
+	if v.removes {
+		if err := e.Tag(t.Context(), "big", v.image); err != nil {
+			t.Error(err)
+		}
+	} else if _, err := e.Remove(t.Context(), v.image); err != nil && !errors.Is(err, ErrNoImage) {
 		t.Error(err)
 	}
 	if _, err := e.GC(t.Context(), GCOptions{}); err != nil {
@@ -198,6 +267,7 @@ func TestVerbsKilled(t *testing.T) {
 			checkSound(t, e)
 		}
 		t.Logf("%s: %d of %d came to their end in %v", verb, done, kills, lasts)
+		forgetVerb(t, e, dir, verb)
 		if err := verbs[verb].run(t.Context(), e, dir); err != nil || !verbDone(t, e, dir, verb) {
 			t.Errorf("%s after kills: %v", verb, err)
 		}
@@ -243,6 +313,9 @@ func TestVerbsOnFullDisk(t *testing.T) {
 		if verbDone(t, e, dir, verb) {
 			t.Errorf("%s: it is there", verb)
 		}
+		if v.path != "" { // a directory keeps the blobs that are whole, for the next time
+			_ = os.RemoveAll(dir + "/" + v.path)
+		}
 		if after := free(); after < before-16<<10 {
 			t.Errorf("%s: %d bytes are free, %d before", verb, after, before)
 		}
@@ -255,5 +328,61 @@ func TestVerbsOnFullDisk(t *testing.T) {
 			t.Errorf("%s with room: %v", verb, err)
 		}
 		forgetVerb(t, e, dir, verb)
+	}
+}
+
+// TestVerbsWriteValidImages: what each verb writes, and pull, is valid to the Image Spec's JSON schemas and to crane.
+func TestVerbsWriteValidImages(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	dir, addr, tool := t.TempDir(), testenv.Registry(t), testenv.GoTool(t, crane)
+	e := prepareVerbs(t, dir)
+	whole := 0
+	for verb, v := range verbs {
+		if v.removes {
+			continue
+		}
+		if err := v.run(t.Context(), e, dir); err != nil {
+			t.Fatalf("%s: %v", verb, err)
+		}
+		if v.image == "" {
+			continue
+		}
+		to := addr + "/" + v.image + ":v1"
+		if _, err := e.Copy(t.Context(), v.image, "docker://"+to, CopyOptions{Options: transfer.Options{All: true, Sparse: true}}); err != nil {
+			t.Fatalf("%s: %v", verb, err)
+		}
+		args := []string{"validate", "--insecure", "--remote", to}
+		img, err := e.Resolve(t.Context(), v.image, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// crane takes all layers for gzip when it reads them.
+		if slices.ContainsFunc(img.Manifest.Layers, func(l v1.Descriptor) bool { return l.MediaType != v1.MediaTypeImageLayerGzip }) {
+			args = append(args, "--fast")
+		} else {
+			whole++
+		}
+		testenv.Run(t, tool, args...)
+	}
+	if whole < 8 {
+		t.Errorf("crane has read the layers of only %d images", whole)
+	}
+	if _, err := e.Pull(t.Context(), addr+"/flat:v1", PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// manifest.md says that layers should have an entry, the schema that it must.
+	if _, err := e.Remove(t.Context(), "new"); err != nil {
+		t.Fatal(err)
+	}
+	validSchemas(t, e.ImagesDir())
+	testenv.Run(t, tool, "validate", "--tarball", dir+"/out/saved.tar")
+	for _, name := range []string{"saved.tar", "saved.tar.zst"} {
+		layout := t.TempDir()
+		testenv.Run(t, "tar", "-C", layout, "-xf", dir+"/out/"+name)
+		validSchemas(t, layout)
+	}
+	if _, err := e.RemoveContainer(t.Context(), "kept", false); err != nil {
+		t.Error(err)
 	}
 }
