@@ -99,6 +99,9 @@ func (s *Store) Tag(ctx context.Context, repo, tag string) (digest.Digest, time.
 	return d, info.Modified, nil
 }
 
+// IsFixed reports whether a tag may not be moved or removed.
+func (s *Store) IsFixed(repo, tag string) bool { return s.fixed(repo, tag) }
+
 // RenewManifest writes a manifest once more if it was last written before the
 // given time. One that is gone stays gone.
 func (s *Store) RenewManifest(ctx context.Context, repo string, m Manifest, before time.Time) error {

@@ -79,8 +79,8 @@ func (s *Set) fetch(ctx context.Context, u *source, ref distribution.Reference) 
 	return m, nil
 }
 
-// byTag looks whether a tag still leads where it did, if that was not done
-// lately.
+// byTag looks whether a tag still leads where it did, if that was not done lately
+// and the tag is one that may be moved here.
 func (s *Set) byTag(ctx context.Context, u *source, repo, tag string) (storage.Manifest, error) {
 	had, written, err := s.Tag(ctx, repo, tag)
 	if err != nil && !errors.Is(err, storage.ErrNotExist) {
@@ -92,7 +92,7 @@ func (s *Set) byTag(ctx context.Context, u *source, repo, tag string) (storage.M
 		if err != nil && !errors.Is(err, storage.ErrNotExist) {
 			return old, err
 		}
-		if err == nil && time.Since(written) < u.Fresh {
+		if err == nil && (time.Since(written) < u.Fresh || s.IsFixed(repo, tag)) {
 			s.opts.Count(u.Prefix, "manifest", "hit")
 			s.use(u, repo, old)
 			return old, nil

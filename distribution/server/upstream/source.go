@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -247,10 +248,10 @@ func (u *source) outcome(err error) error {
 	switch {
 	case errors.Is(err, distribution.ErrNotFound):
 		return fmt.Errorf("%s: %v: %w", u, err, storage.ErrNotExist)
-	case known && (refusal.Status == 401 || refusal.Status == 403):
+	case known && (refusal.Status == http.StatusUnauthorized || refusal.Status == http.StatusForbidden):
 		// Docker Hub says so of what does not exist.
 		return fmt.Errorf("%s: %v: %w: %w", u, err, errRefused, storage.ErrNotExist)
-	case errors.Is(err, context.Canceled):
+	case known && refusal.Status < 500 && refusal.Status != http.StatusTooManyRequests, errors.Is(err, context.Canceled), wrong(err):
 		return fmt.Errorf("%s: %v: %w", u, err, server.ErrUpstream)
 	}
 	rest := restTime
@@ -261,6 +262,20 @@ func (u *source) outcome(err error) error {
 	u.rest = time.Now().Add(rest)
 	u.mu.Unlock()
 	return fmt.Errorf("%s: %v: %w", u, err, server.ErrUpstream)
+}
+
+// wrong reports an answer that is no good, from a registry that is up: were it left
+// alone for that, anybody could see to it by asking for the like.
+func wrong(err error) bool {
+	for _, kind := range []error{
+		distribution.ErrDigestMismatch, distribution.ErrSizeMismatch, distribution.ErrInvalidManifest,
+		distribution.ErrInvalidReference, distribution.ErrTooLarge, distribution.ErrUnsupported,
+	} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // errRefused is a registry that wants somebody else to ask.

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server"
 	"github.com/tare-oci/tare/distribution/server/storage"
 	"github.com/tare-oci/tare/distribution/server/storage/fs"
@@ -486,6 +487,72 @@ func TestNamespaces(t *testing.T) {
 	if a := m.want(t, 200, "", "/v2/library/debian/tags/list?ns=docker.io&n=1"); !strings.Contains(a.header.Get("Link"), "/v2/library/debian/tags/list?last=1&n=1&ns=docker.io") {
 		t.Error(a.header)
 	}
+}
+
+// TestFixedTags: a tag that may not be moved here is not moved by anybody elsewhere.
+func TestFixedTags(t *testing.T) {
+	o := newOrigin(t)
+	objects, err := fs.New(t.TempDir(), fs.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := storage.New(objects, storage.Options{Fixed: func(_, tag string) bool { return tag == "v1" }})
+	set, err := New(store, Options{Sources: []Source{{Prefix: "hub", URL: o.URL}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close()
+	one := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `"}`
+	for _, content := range []string{one, one + " "} {
+		o.manifest("app", "v1", content)
+		o.manifest("app", "edge", content)
+		if m, err := set.Manifest(t.Context(), "hub/app", "v1"); err != nil || string(m.Body) != one {
+			t.Errorf("%q %v", m.Body, err)
+		}
+		if m, err := set.Manifest(t.Context(), "hub/app", "edge"); err != nil || string(m.Body) != content {
+			t.Errorf("%q %v", m.Body, err)
+		}
+	}
+	// What is wrong with one answer keeps nobody from being asked for another.
+	bad := digest.FromString("bad")
+	o.set(func() { o.things["/v2/app/manifests/"+bad.String()] = one })
+	if _, err := set.Manifest(t.Context(), "hub/app", bad.String()); !errors.Is(err, server.ErrUpstream) || set.of("hub/app").resting() {
+		t.Error(err)
+	}
+}
+
+// FuzzSource: what is taken for a URL is one, and names go there and back.
+func FuzzSource(f *testing.F) {
+	for _, s := range []string{"https://registry-1.docker.io", "http://[::1]:5000/a/b", "https://u:p@x", "https://x/../y", "http://x?y", "HTTPS://X.example.com:443/"} {
+		f.Add(s, "hub", "library/debian", "docker.io")
+		f.Add(s, "", "a/b", "x")
+	}
+	f.Fuzz(func(t *testing.T, url, prefix, name, namespace string) {
+		one := Source{URL: url, Prefix: prefix}
+		if Check([]Source{one}) != nil {
+			return
+		}
+		u, err := newSource(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.client.Close()
+		again, err := parseAddress(u.address.String())
+		if err != nil || again != u.address {
+			t.Errorf("%q is %q, which is %v, %v", url, u.address, again, err)
+		}
+		s := &Set{sources: []*source{u}}
+		located := s.Locate(name, namespace)
+		if distribution.ValidateName(name) != nil || !strings.EqualFold(namespace, u.Namespace) || located == "" {
+			return
+		}
+		if !u.covers(located) {
+			t.Errorf("%s of %s is %s, which is none of its copies", name, namespace, located)
+		}
+		if there := u.remote(located).Name; there != name && there != "library/"+name {
+			t.Errorf("%s is %s here and %s there", name, located, there)
+		}
+	})
 }
 
 // TestReplicas: two registries on one store, both asked for the same at once.
