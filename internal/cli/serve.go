@@ -45,7 +45,7 @@ way finish. docs/registry.md tells all that the configuration file can say.`,
 	flags.StringVar(&f.cert, "tls-cert", "", "speak HTTPS with the certificate chain in the PEM `FILE`")
 	flags.StringVar(&f.key, "tls-key", "", "the certificate's key, a PEM `FILE`")
 	flags.BoolVar(&f.noAuth, "insecure-no-auth", false, "listen beyond this machine even though everybody may push")
-	cmd.AddCommand(a.serveGCCommand(), a.serveQuotaCommand())
+	cmd.AddCommand(a.serveGCCommand(), a.serveQuotaCommand(), a.serveScrubCommand())
 	flags.BoolVar(&f.check, "check", false, "only tell whether the configuration is right and the storage in reach")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.serveConfig(flags, f)

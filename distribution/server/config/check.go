@@ -90,6 +90,8 @@ func (c *Config) checkStorage() error {
 		return errors.New("storage.location: is not set")
 	case remote && scheme != "s3":
 		return fmt.Errorf("storage.location: no driver for %s://", scheme)
+	case c.Storage.VerifyOnRead && c.Storage.S3.Redirect:
+		return errors.New("storage.verify-on-read: what clients read from the bucket (storage.s3.redirect) cannot be verified")
 	}
 	return nil
 }

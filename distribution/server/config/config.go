@@ -30,6 +30,7 @@ type Config struct {
 
 	Retention []Retention `toml:"retention"`
 	Quota     []Quota     `toml:"quota"`
+	Scrub     Scrub       `toml:"scrub"`
 	Upstream  []Upstream  `toml:"upstream"`
 	Webhook   []Webhook   `toml:"webhook"`
 }
@@ -77,6 +78,8 @@ type Storage struct {
 	Location string `toml:"location"`
 	Sync     bool   `toml:"sync"`
 	S3       S3     `toml:"s3"`
+
+	VerifyOnRead bool `toml:"verify-on-read"`
 }
 
 // S3 says how to reach the bucket of a location "s3://BUCKET/PREFIX".
@@ -124,6 +127,12 @@ type GC struct {
 	Untagged bool     `toml:"untagged"`
 }
 
+// Scrub says how blobs are read again to see whether they are right.
+type Scrub struct {
+	Rate     Size     `toml:"rate"` // bytes per second; 0 is never
+	Interval Duration `toml:"interval"`
+}
+
 // Default is what holds where the file says nothing.
 func Default() Config {
 	return Config{
@@ -147,6 +156,7 @@ func Default() Config {
 		Log:     Log{Format: "text", Access: true},
 		Metrics: Metrics{Enabled: true},
 		Web:     Web{Enabled: true},
+		Scrub:   Scrub{Interval: Duration(7 * day)},
 		GC:      GC{Interval: Duration(6 * hour), Grace: Duration(24 * hour)},
 	}
 }

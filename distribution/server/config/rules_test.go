@@ -64,3 +64,12 @@ func TestQuotaOf(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestCheckScrub(t *testing.T) {
+	for text, want := range map[string]string{
+		"[scrub]\nrate='10MiB'\ninterval='0s'\n[storage]\nverify-on-read=true":           "",
+		"[storage]\nlocation='s3://b'\nverify-on-read=true\n[storage.s3]\nredirect=true": "storage.verify-on-read",
+	} {
+		checkText(t, text, want)
+	}
+}

@@ -35,6 +35,7 @@ type Service struct {
 	guard    server.Guard // nil if everybody may do everything
 	metrics  *metrics.Set
 	tls      *certificates // nil for plain HTTP
+	rot      *rot
 	draining atomic.Bool
 
 	upstreams *upstream.Set // nil for none
@@ -65,6 +66,7 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 			return nil, err
 		}
 	}
+	s.rot = newRot(s.metrics, s.log)
 	s.store = storage.New(objects, storage.Options{
 		MaxUploads:   c.Limits.Uploads,
 		MaxBlobBytes: int64(c.Limits.BlobSize),
@@ -73,6 +75,8 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		Fixed:        c.IsFixed,
 		Quota:        quotaOf(&s.config),
 		QuotaRules:   c.QuotaRules(),
+		VerifyOnRead: c.Storage.VerifyOnRead,
+		Rotten:       s.rot.found,
 	})
 	observer := newObserver(s.metrics, requests)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
@@ -157,6 +161,9 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 	}
 	if len(s.config.Quota) > 0 {
 		o.Tasks = append(o.Tasks, s.countUsage)
+	}
+	if s.config.Scrub.Rate > 0 {
+		o.Tasks = append(o.Tasks, s.scrubNowAndThen)
 	}
 	if s.config.GC.Interval > 0 {
 		o.Tasks = append(o.Tasks, s.collectNowAndThen)

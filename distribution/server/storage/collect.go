@@ -261,8 +261,13 @@ func parseParts(data []byte) (p parts, err error) {
 
 // each calls f for every name below dir.
 func (s *Store) each(ctx context.Context, dir string, f func(name string) error) error {
+	return s.eachAfter(ctx, dir, "", f)
+}
+
+// eachAfter is each for the names that sort after one.
+func (s *Store) eachAfter(ctx context.Context, dir, after string, f func(name string) error) error {
 	const page = 1000
-	for after := ""; ; {
+	for {
 		names, err := s.objects.List(ctx, dir, after, page)
 		if err != nil {
 			return err
@@ -281,17 +286,7 @@ func (s *Store) each(ctx context.Context, dir string, f func(name string) error)
 
 // eachBlob calls f for every blob's directory.
 func (s *Store) eachBlob(ctx context.Context, f func(context.Context, digest.Digest) error) error {
-	return s.each(ctx, "blobs", func(algorithm string) error {
-		return s.each(ctx, "blobs/"+algorithm, func(prefix string) error {
-			return s.each(ctx, "blobs/"+algorithm+"/"+prefix, func(hex string) error {
-				d := digest.Digest(algorithm + ":" + hex)
-				if d.Validate() != nil {
-					return nil
-				}
-				return f(ctx, d)
-			})
-		})
-	})
+	return s.eachBlobAfter(ctx, "", f)
 }
 
 // findLinks notes the repositories that have the blob and no use for it.

@@ -66,6 +66,9 @@ func referrerKey(repo string, subject, d digest.Digest) string {
 	return referrerDir(repo, subject) + "/" + fileName(d)
 }
 
+// quarantineKey is where a rotten blob's bytes go. It may rot again.
+func quarantineKey(d digest.Digest) string { return "quarantine/" + fileName(d) + "." + rand.Text() }
+
 const sessionDir = "sessions"
 
 // rehashDir has uploads that are being read again, for some moments.

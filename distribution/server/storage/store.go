@@ -25,6 +25,9 @@ type Store struct {
 	locks [64]sync.Mutex
 	// So do changes of a counter, within those.
 	counters [64]sync.Mutex
+	// And of those who verify a blob, one does.
+	verifies [64]sync.Mutex
+	verified verified
 
 	uploads uploadCount
 }
@@ -41,6 +44,11 @@ type Options struct {
 	// bound. QuotaRules tells one set of rules from another. Nil is none.
 	Quota      func(repo string) (Quota, bool)
 	QuotaRules string
+
+	// VerifyOnRead hashes blobs while they are read: see verifying.
+	VerifyOnRead bool
+	// Rotten is told of each blob that turns out to be. Nil is nobody.
+	Rotten func(Rot)
 
 	Redirect bool // let clients read blobs where the driver has them, if it can
 }
@@ -79,6 +87,9 @@ func (s *Store) StatBlob(ctx context.Context, repo string, d digest.Digest) (int
 func (s *Store) Blob(ctx context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, int64, error) {
 	if _, err := s.objects.Stat(ctx, inKey(d, repo)); err != nil {
 		return nil, 0, fmt.Errorf("blob %s: %w", d, err)
+	}
+	if s.opts.VerifyOnRead {
+		return s.openVerifying(ctx, d)
 	}
 	return s.objects.Open(ctx, dataKey(d))
 }

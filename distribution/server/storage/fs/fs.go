@@ -314,8 +314,32 @@ func (o *Objects) remove(key string, sync bool) error {
 	if sync {
 		err = o.syncs.syncDir(dir)
 	}
+	o.removeEmpty(dir)
+	return err
+}
+
+// removeEmpty removes a directory and those above it, as far as they are empty.
+func (o *Objects) removeEmpty(dir string) {
 	for ; dir != o.root && syscall.Rmdir(dir) == nil; dir = filepath.Dir(dir) {
 	}
+}
+
+// Move implements storage.Objects.
+func (o *Objects) Move(ctx context.Context, from, to string) error {
+	if _, err := o.Stat(ctx, from); err != nil {
+		return err
+	}
+	target, err := o.path(to)
+	if err != nil {
+		return err
+	}
+	source := o.root + "/" + from
+	dirs := map[string]bool{filepath.Dir(source): true}
+	if err := o.place(os.Rename, source, target, dirs); err != nil {
+		return translate(err)
+	}
+	err = o.syncDirs(dirs)
+	o.removeEmpty(filepath.Dir(source))
 	return err
 }
 

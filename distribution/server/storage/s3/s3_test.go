@@ -63,6 +63,21 @@ func TestURL(t *testing.T) {
 	}
 }
 
+// What is too large to be copied in one piece is copied in several.
+func TestMoveLarge(t *testing.T) {
+	o := open(t, testenv.StartS3(t), "p")
+	content := strings.Repeat("0123456789abcdef", 12<<20/16) + "rest"
+	if err := o.Put(t.Context(), "from", []byte(content)); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.copyLarge(t.Context(), "from", "to", int64(len(content)), minPartBytes); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.Get(t.Context(), "to", 20<<20); string(got) != content {
+		t.Error(len(got), err)
+	}
+}
+
 // The example of Amazon's documentation ("Authenticating Requests: Using Query
 // Parameters").
 func TestPresignExample(t *testing.T) {

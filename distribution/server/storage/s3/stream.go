@@ -224,6 +224,11 @@ type part struct {
 
 // commitLarge lets the service put the pieces together.
 func (o *Objects) commitLarge(ctx context.Context, id string, s *stream, key string) error {
+	return o.multipart(ctx, key, func(uploadID string) ([]part, error) { return o.copyParts(ctx, id, s, key, uploadID) })
+}
+
+// multipart makes an object of parts.
+func (o *Objects) multipart(ctx context.Context, key string, makeParts func(uploadID string) ([]part, error)) error {
 	var started struct {
 		UploadID string `xml:"UploadId"`
 	}
@@ -231,7 +236,7 @@ func (o *Objects) commitLarge(ctx context.Context, id string, s *stream, key str
 		return err
 	}
 	upload := url.Values{"uploadId": {started.UploadID}}
-	parts, err := o.copyParts(ctx, id, s, key, started.UploadID)
+	parts, err := makeParts(started.UploadID)
 	if err == nil {
 		var body []byte
 		body, err = xml.Marshal(struct {
@@ -283,12 +288,10 @@ func group(pieces []piece) (groups [][]piece) {
 func (o *Objects) makePart(ctx context.Context, id string, pieces []piece, c call) (etag string, err error) {
 	if len(pieces) == 1 {
 		c.header = map[string]string{
-			"X-Amz-Copy-Source":       escapePath("/" + o.bucket + "/" + o.prefix + pieces[0].key(id)),
+			"X-Amz-Copy-Source":       o.copySource(pieces[0].key(id)),
 			"X-Amz-Copy-Source-Range": fmt.Sprintf("bytes=0-%d", pieces[0].SizeBytes-1),
 		}
-		var copied struct{ ETag string }
-		_, err := o.send(ctx, c, &copied)
-		return copied.ETag, err
+		return o.copyPart(ctx, c)
 	}
 	for _, p := range pieces {
 		data, err := o.Get(ctx, p.key(id), largePiece)

@@ -48,6 +48,7 @@ func Run(t *testing.T, service Service, open func(t *testing.T) storage.Objects)
 		"StreamCommit":  (*suite).testStreamCommit,
 		"PutAndDelete":  (*suite).testPutAndDelete,
 		"PutAll":        (*suite).testPutAll,
+		"Move":          (*suite).testMove,
 		"Update":        (*suite).testUpdate,
 		"Lock":          (*suite).testLock,
 		"Tidy":          (*suite).testTidy,
@@ -338,6 +339,22 @@ func (s *suite) testStreamCommit() {
 		s.Fatal(string(got), err)
 	}
 	s.want(s.read("deep/in/there"), "same")
+}
+
+func (s *suite) testMove() {
+	large := random(6 << 20)
+	for _, value := range []string{"x", large} {
+		s.put("dir/from", value)
+		s.put("to/there", "old")
+		if err := s.Move(s.ctx, "dir/from", "to/there"); err != nil {
+			s.Fatal(err)
+		}
+		s.want(s.read("to/there"), value)
+		_, err := s.Stat(s.ctx, "dir/from")
+		s.wantErr(err, storage.ErrNotExist)
+	}
+	s.wantErr(s.Move(s.ctx, "dir/from", "to/there"), storage.ErrNotExist)
+	s.want(s.read("to/there"), large)
 }
 
 // A directory that one request empties is where another puts something.

@@ -1,0 +1,66 @@
+package s3
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+const (
+	maxCopyBytes  = 5 << 30 // what the service copies in one piece
+	copyPartBytes = 1 << 30
+)
+
+// Move implements storage.Objects: the service copies, and the old one goes.
+func (o *Objects) Move(ctx context.Context, from, to string) error {
+	if err := check(to); err != nil {
+		return err
+	}
+	info, err := o.Stat(ctx, from)
+	if err != nil {
+		return err
+	}
+	if info.SizeBytes > maxCopyBytes {
+		err = o.copyLarge(ctx, from, to, info.SizeBytes, copyPartBytes)
+	} else {
+		c := call{method: http.MethodPut, key: to, header: map[string]string{"X-Amz-Copy-Source": o.copySource(from)}}
+		_, err = o.send(ctx, c, &struct{ ETag string }{})
+	}
+	if err != nil {
+		return fmt.Errorf("move %s: %w", from, err)
+	}
+	return o.remove(ctx, from)
+}
+
+func (o *Objects) copySource(key string) string {
+	return escapePath("/" + o.bucket + "/" + o.prefix + key)
+}
+
+func (o *Objects) copyLarge(ctx context.Context, from, to string, sizeBytes, partBytes int64) error {
+	return o.multipart(ctx, to, func(uploadID string) (parts []part, err error) {
+		for first := int64(0); first < sizeBytes; first += partBytes {
+			p := part{PartNumber: len(parts) + 1}
+			c := call{
+				method: http.MethodPut, key: to,
+				query: url.Values{"uploadId": {uploadID}, "partNumber": {strconv.Itoa(p.PartNumber)}},
+				header: map[string]string{
+					"X-Amz-Copy-Source":       o.copySource(from),
+					"X-Amz-Copy-Source-Range": fmt.Sprintf("bytes=%d-%d", first, min(first+partBytes, sizeBytes)-1),
+				},
+			}
+			if p.ETag, err = o.copyPart(ctx, c); err != nil {
+				return nil, err
+			}
+			parts = append(parts, p)
+		}
+		return parts, nil
+	})
+}
+
+func (o *Objects) copyPart(ctx context.Context, c call) (etag string, err error) {
+	var copied struct{ ETag string }
+	_, err = o.send(ctx, c, &copied)
+	return copied.ETag, err
+}
