@@ -25,8 +25,9 @@ func (o *Objects) Move(ctx context.Context, from, to string) error {
 	if info.SizeBytes > maxCopyBytes {
 		err = o.copyLarge(ctx, from, to, info.SizeBytes, copyPartBytes)
 	} else {
-		c := call{method: http.MethodPut, key: to, header: map[string]string{"X-Amz-Copy-Source": o.copySource(from)}}
-		_, err = o.send(ctx, c, &struct{ ETag string }{})
+		header := map[string]string{"X-Amz-Copy-Source": o.copySource(from)}
+		_, copyErr := o.copyPart(ctx, call{method: http.MethodPut, key: to, header: header})
+		err = copyErr
 	}
 	if err != nil {
 		return fmt.Errorf("move %s: %w", from, err)
@@ -61,6 +62,8 @@ func (o *Objects) copyLarge(ctx context.Context, from, to string, sizeBytes, par
 
 func (o *Objects) copyPart(ctx context.Context, c call) (etag string, err error) {
 	var copied struct{ ETag string }
-	_, err = o.send(ctx, c, &copied)
-	return copied.ETag, err
+	if _, err := o.send(ctx, c, &copied); err != nil {
+		return "", err
+	}
+	return copied.ETag, nil
 }
