@@ -104,9 +104,11 @@ func (f field) measure(ctx context.Context, runs int) error {
 		},
 	}
 	var cases []measure.Case
-	for _, s := range steps {
+	for i, s := range steps {
 		for _, c := range f.contenders {
-			cases = append(cases, f.one(s, c))
+			one := f.one(s, c)
+			one.Stage = i
+			cases = append(cases, one)
 		}
 	}
 	table, err := measure.Compare(ctx, runs, cases)

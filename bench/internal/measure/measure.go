@@ -24,6 +24,9 @@ import (
 // Case is one thing to measure. Exactly one of Command, Sequences and Func is set.
 type Case struct {
 	Name string
+	// Stage keeps cases apart of which one goes on where another has led: in each round those of a lower stage come
+	// first, and only those of the same stage are mixed.
+	Stage int
 
 	// Setup, if set, runs before each run, untimed. Run counts from 0, and -1 is the warm-up.
 	Setup func(ctx context.Context, run int) error
@@ -84,8 +87,7 @@ func compare(ctx context.Context, first, runs int, cases []Case) (Table, error) 
 		table.Rows[i].Name = c.Name
 	}
 	for run := first; run < runs; run++ {
-		// Seeded, so that every invocation measures the same.
-		for _, i := range rand.New(rand.NewPCG(uint64(run), 0)).Perm(len(cases)) {
+		for _, i := range order(run, cases) {
 			c := cases[i]
 			if err := ctx.Err(); err != nil {
 				return Table{}, err
@@ -100,6 +102,13 @@ func compare(ctx context.Context, first, runs int, cases []Case) (Table, error) 
 		}
 	}
 	return table, nil
+}
+
+// order is that of the cases in a round. It is seeded, so that every invocation measures the same.
+func order(run int, cases []Case) []int {
+	mixed := rand.New(rand.NewPCG(uint64(run), 0)).Perm(len(cases))
+	slices.SortStableFunc(mixed, func(a, b int) int { return cases[a].Stage - cases[b].Stage })
+	return mixed
 }
 
 func once(ctx context.Context, c Case, run int) (s Sample, err error) {

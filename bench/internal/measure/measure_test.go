@@ -45,6 +45,24 @@ func TestCompareInterleaves(t *testing.T) {
 	}
 }
 
+func TestStagesComeInTurn(t *testing.T) {
+	cases := make([]Case, 9)
+	for i := range cases {
+		cases[i].Stage = i / 3
+	}
+	firsts := map[int]bool{}
+	for run := range 20 {
+		mixed := order(run, cases)
+		if !slices.IsSortedFunc(mixed, func(a, b int) int { return a/3 - b/3 }) || len(mixed) != len(cases) {
+			t.Errorf("round %d is %v", run, mixed)
+		}
+		firsts[mixed[0]] = true
+	}
+	if len(firsts) != 3 {
+		t.Errorf("the first of a round is one of %v", firsts)
+	}
+}
+
 func TestSequencesRunSideBySide(t *testing.T) {
 	dir := t.TempDir()
 	// Each sequence's second command waits for the other's first: one after the other, they would never end.
