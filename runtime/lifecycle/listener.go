@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -26,30 +28,47 @@ type supervised struct {
 	alive func() bool
 }
 
-// passListener takes the first message of the container's process, which goes
-// on to its program. Where it is the number of a filter's listener, the agent gets
-// the listener: passListener returns the next message.
-func (c *Container) passListener(ctx context.Context, conn *os.File, message []byte) ([]byte, error) {
-	if c.Listener == nil {
-		return message, nil
+// report hears the container's process, and the hooks that it runs, until it has become
+// its program, which is no message, or says why it cannot. On the way, where a filter has a
+// listener, each of them says its number, and the agent gets it.
+func (c *Container) report(ctx context.Context, conn *os.File, frozen func() (bool, error)) ([]byte, error) {
+	for {
+		message, sender, err := receiveFrom(ctx, conn, frozen)
+		if err != nil || c.Listener == nil || len(message)%program.ReportSize != plan.ListenerSize {
+			return message, err
+		}
+		state := c.State()
+		// runc's word for it, and the specification's in its example.
+		state.Status, state.Pid = specs.StateCreating, c.PID
+		who := supervised{c.Listener, c.PID, state, c.alive}
+		if sender != 0 && sender != c.PID {
+			who.pid, who.alive = sender, func() bool { return c.alive() && isChild(sender, c.PID) }
+		}
+		if err := who.hear(conn, message[:plan.ListenerSize]); err != nil {
+			return nil, err
+		}
+		if rest := message[plan.ListenerSize:]; len(rest) > 0 {
+			return rest, nil // the filter has refused to read our answer
+		}
 	}
-	if len(message)%program.ReportSize != plan.ListenerSize {
-		return message, nil
-	}
-	state := c.State()
-	// runc's word for it, and the specification's in its example.
-	state.Status, state.Pid = specs.StateCreating, c.PID
-	if err := (supervised{c.Listener, c.PID, state, c.alive}).hear(conn, message[:plan.ListenerSize]); err != nil {
-		return nil, err
-	}
-	if rest := message[plan.ListenerSize:]; len(rest) > 0 {
-		return rest, nil // the filter has refused to read our answer
-	}
-	return receive(ctx, conn, c.Frozen)
 }
 
-// passListener does the same for a further process, which is our child and not
-// waited for: its number is its own.
+// tellSender makes a socket say which process each message comes from.
+func tellSender(f *os.File) error {
+	if err := unix.SetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+		return fmt.Errorf("setsockopt SO_PASSCRED: %w", err)
+	}
+	return nil
+}
+
+// isChild says whether a process is a child of another, as hooks are of the container's.
+func isChild(pid, parent int) bool {
+	data, err := readBounded(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/status")
+	return err == nil && strings.Contains(string(data), "\nPPid:\t"+strconv.Itoa(parent)+"\n")
+}
+
+// passListener gives the agent the listener of a further process, which is our child
+// and not waited for: its number is its own.
 func (x *execution) passListener(message []byte) error {
 	pid := x.pid
 	if pid == 0 {

@@ -85,6 +85,54 @@ func TestSeccompAgent(t *testing.T) {
 	}
 }
 
+// Hooks of the container's have the agent, too, as with runc: each a listener of its own.
+func TestSeccompAgentOfHooks(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	for name, change := range map[string]func(*bundle){
+		"no new privileges": func(b *bundle) { b.Process.NoNewPrivileges = true },
+		"new privileges":    func(b *bundle) { b.Process.NoNewPrivileges = false },
+		"calls of ours":     func(b *bundle) { b.Linux.Seccomp.Syscalls[0].Names = []string{"mkdir", "mkdirat", "execve", "read", "setresuid", "capset"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, a := newBundle(t, "cat /dev/shm/hook; mkdir /dev/shm/y"), newAgent(t)
+			hook := specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", "mkdir /dev/shm/x 2>>/dev/shm/hook; echo $? >>/dev/shm/hook; chmod 666 /dev/shm/hook"}, Env: []string{"PATH=/bin"}}
+			b.Hooks = &specs.Hooks{StartContainer: []specs.Hook{hook, hook}}
+			b.notify(a, "mkdir", "mkdirat")
+			change(b)
+			said := lines("mkdir: can't create directory '/dev/shm/x': No medium found", "1")
+			want := lines(said, said, "mkdir: can't create directory '/dev/shm/y': No medium found")
+			if out, status := b.run(); out != want || status != 1 {
+				t.Errorf("run: %d: %s", status, out)
+			}
+			hooks := map[int]bool{}
+			for range 2 {
+				s := <-a.states
+				hooks[s.Pid] = s.State.Pid != s.Pid
+			}
+			if s := <-a.states; s.Pid != s.State.Pid || len(hooks) != 2 || hooks[s.Pid] {
+				t.Errorf("the agent heard of hooks %v, then of process %d of %d", hooks, s.Pid, s.State.Pid)
+			}
+			w, text := output(t)
+			b.save()
+			if _, err := b.store.Create(t.Context(), b.options(w)); err != nil {
+				t.Fatal(err)
+			}
+			w.Close()
+			if err := b.store.Start(t.Context(), b.id); err != nil {
+				t.Error(err)
+			}
+			if out := text(); out != want {
+				t.Errorf("start: %s", out)
+			}
+			b.awaitStatus(specs.StateStopped)
+			if err := b.store.Delete(t.Context(), b.id, false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A further process has a filter, and so a listener, of its own.
 func TestSeccompAgentOfExec(t *testing.T) {
 	testenv.Root(t)

@@ -73,6 +73,11 @@ func (c *Container) start(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	if c.Listener != nil {
+		if err := tellSender(conn); err != nil {
+			return err
+		}
+	}
 	if _, err := unix.Write(int(conn.Fd()), []byte{'s'}); errors.Is(err, unix.EPIPE) {
 		return ErrNotRunning // killed just now
 	} else if err != nil {
@@ -82,10 +87,7 @@ func (c *Container) start(ctx context.Context) error {
 	if err := os.Remove(filepath.Join(c.dir, gateName)); err != nil {
 		return err
 	}
-	report, err := receive(ctx, conn, c.Frozen)
-	if err == nil {
-		report, err = c.passListener(ctx, conn, report)
-	}
+	report, err := c.report(ctx, conn, c.Frozen)
 	if errors.Is(err, cgroup.ErrFrozen) {
 		err = fmt.Errorf("the container is paused, and goes on when it is resumed: %w", err)
 	}

@@ -167,6 +167,9 @@ func assemble(p *plan.Plan, src sources) (f *family, err error) {
 		}
 		f.files = append(f.files, opened)
 	}
+	if p.Listener != nil {
+		return f, tellSender(f.sync)
+	}
 	return f, nil
 }
 
@@ -352,6 +355,13 @@ const patience = 500 // milliseconds
 // receive reads one message of the child, or nothing when it has ended. A child
 // that is frozen, as frozen tells, says nothing for as long as it is.
 func receive(ctx context.Context, f *os.File, frozen func() (bool, error)) ([]byte, error) {
+	message, _, err := receiveFrom(ctx, f, frozen)
+	return message, err
+}
+
+// receiveFrom is receive, and says which process has sent the message where the
+// socket tells (SO_PASSCRED), else 0.
+func receiveFrom(ctx context.Context, f *os.File, frozen func() (bool, error)) (message []byte, sender int, err error) {
 	buf := make([]byte, 64)
 	stop := context.AfterFunc(ctx, func() { _ = unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR) })
 	defer stop()
@@ -362,11 +372,11 @@ func receive(ctx context.Context, f *os.File, frozen func() (bool, error)) ([]by
 		}
 		if ready == 0 && err == nil {
 			if is, err := frozen(); err == nil && is {
-				return nil, cgroup.ErrFrozen
+				return nil, 0, cgroup.ErrFrozen
 			}
 			continue
 		}
-		n, err := unix.Read(int(f.Fd()), buf)
+		n, sender, err := readFrom(f, buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -376,11 +386,31 @@ func receive(ctx context.Context, f *os.File, frozen func() (bool, error)) ([]by
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read from container init: %w", err)
+			return nil, 0, fmt.Errorf("read from container init: %w", err)
 		}
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, 0, context.Cause(ctx)
 		}
-		return buf[:n], nil
+		return buf[:n], sender, nil
 	}
+}
+
+// readFrom reads from a socket and says which process has sent it, 0 where the socket
+// does not tell.
+func readFrom(f *os.File, buf []byte) (n, sender int, err error) {
+	var control [64]byte
+	n, size, _, _, err := unix.Recvmsg(int(f.Fd()), buf, control[:], unix.MSG_CMSG_CLOEXEC)
+	if err != nil || size == 0 {
+		return max(n, 0), 0, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:size])
+	if err != nil {
+		return n, 0, err
+	}
+	for _, m := range messages {
+		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
+			return n, int(cred.Pid), nil
+		}
+	}
+	return n, 0, nil
 }

@@ -36,10 +36,7 @@ func (s Store) Run(ctx context.Context, o CreateOptions) (*Process, error) {
 		// send it a signal.
 		end = context.WithoutCancel(ctx)
 	}
-	report, err := receive(end, m.family.sync, m.cgroup.Frozen)
-	if err == nil {
-		report, err = m.container.passListener(end, m.family.sync, report)
-	}
+	report, err := m.container.report(end, m.family.sync, m.cgroup.Frozen)
 	if err == nil && len(report) > 0 {
 		err = m.explain(report)
 	}

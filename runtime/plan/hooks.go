@@ -5,8 +5,6 @@ import (
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/tare-oci/tare/runtime/linux"
 )
 
 // createHooks compiles the hooks of create (config.md, "POSIX-platform Hooks"):
@@ -46,12 +44,7 @@ func (c *compiler) startHooks(first int) {
 		op := c.hook("startContainer", i, hook)
 		op.State, op.Out, op.Err = c.startState, c.hookNull, c.hookNull
 		for _, s := range tail {
-			if filter, ok := s.Op.(loadSeccomp); ok {
-				// The agent is the program's: what a hook asks it is ENOSYS.
-				filter.Flags &^= linux.SECCOMP_FILTER_FLAG_NEW_LISTENER | linux.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-				s.Op = filter
-			}
-			op.Before = append(op.Before, s.Op)
+			op.Before = append(op.Before, s.Op) // a listener of its own among them
 		}
 		c.step(op.field(), op)
 	}
