@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/internal/testenv"
 )
@@ -24,13 +26,18 @@ func TestScheduling(t *testing.T) {
 			b.Linux.CgroupsPath = ""
 		}
 	}
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // 20 less the nice value: getpriority(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := fmt.Sprint(20 - raw)
 	uname := map[string]string{"amd64": "i686", "arm64": "armv8l"}[runtime.GOARCH]
 	look(t, []view{
-		{name: "as its caller", script: scheduled, want: "0 0 0"},
+		{name: "as its caller", script: scheduled, want: ours + " 0 0"},
 		{name: "batch", script: scheduled, want: "5 0 3", change: scheduler(specs.Scheduler{Policy: specs.SchedBatch, Nice: 5})},
 		{name: "nicer than its caller", script: scheduled, want: "-7 0 0", change: scheduler(specs.Scheduler{Policy: specs.SchedOther, Nice: -7})},
-		{name: "idle", script: scheduled, want: "0 0 5", change: scheduler(specs.Scheduler{Policy: specs.SchedIdle})},
-		{name: "deadline", script: scheduled, want: "0 0 6",
+		{name: "idle", script: scheduled, want: ours + " 0 5", change: scheduler(specs.Scheduler{Policy: specs.SchedIdle})},
+		{name: "deadline", script: scheduled, want: ours + " 0 6",
 			change: func(b *bundle) {
 				// Such a process may not fork: it is the program itself that looks.
 				b.Process.Args = []string{"cut", "-d", " ", "-f19,40,41", "/proc/self/stat"}

@@ -92,7 +92,9 @@ func TestSeccompAgentOfHooks(t *testing.T) {
 	for name, change := range map[string]func(*bundle){
 		"no new privileges": func(b *bundle) { b.Process.NoNewPrivileges = true },
 		"new privileges":    func(b *bundle) { b.Process.NoNewPrivileges = false },
-		"calls of ours":     func(b *bundle) { b.Linux.Seccomp.Syscalls[0].Names = []string{"mkdir", "mkdirat", "execve", "read", "setresuid", "capset"} },
+		"calls of ours": func(b *bundle) {
+			b.Linux.Seccomp.Syscalls[0].Names = []string{"mkdir", "mkdirat", "execve", "read", "setresuid", "capset"}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, a := newBundle(t, "cat /dev/shm/hook; mkdir /dev/shm/y"), newAgent(t)
