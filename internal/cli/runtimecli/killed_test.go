@@ -28,7 +28,11 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			took = min(took, time.Since(begin))
 			b.do("delete", "--force", "ID")
 		}
-		for i := range 12 {
+		tries := 12
+		if testing.Short() {
+			tries = 4
+		}
+		for i := range tries {
 			b := newBundle(t, "sleep 1000")
 			b.prepare(verbs[:len(verbs)-1])
 			cmd := b.command(b.verb(verbs[len(verbs)-1])...)

@@ -38,43 +38,34 @@ properties() { printf 'CPUQuotaPerSecUSec=%s\nMemoryMax=%s\nTasksMax=%s' "$@"; }
 # lifecycle ENGINE PREFIX: what all engines do alike; PREFIX is that of their units.
 lifecycle() {
 	local e=$1 unit usage
-	part "$e: run"
-	is hello "$e" run --rm base echo hello
-	ends 7 "$e" run --rm base sh -c 'exit 7'
-	ends 127 "$e" run --rm base no-such-command
-	part "$e: limits"
+	part "$e: run, exec, stats"
 	does "$e" run --detach --name lim --memory 64m --pids-limit 40 --cpus 0.5 base sleep 1000
 	unit=$(units "$2")
 	is "$(limits 67108864 40 '50000 100000')" "$e" exec lim sh -c "$inside"
 	is "$(properties 500ms 67108864 40)" unit "$unit"
 	usage=$("$e" stats --no-stream --format '{{.MemUsage}}' lim 2>&1)
 	case $usage in [1-9]*' / 67.11MB'|[1-9]*' / 64MiB') ;; *) fail "$e stats: $usage" ;; esac
-	"${systemctl[@]}" daemon-reload           # after which systemd sets again what it knows of
 	part "$e: update, pause"
 	does "$e" update --memory 128m --memory-swap 128m --cpus 0.25 lim
+	"${systemctl[@]}" daemon-reload           # after which systemd sets again what it knows of
 	is "$(properties 250ms 134217728 40)" unit "$unit"
 	does "$e" pause lim
-	is paused "$e" inspect --format '{{.State.Status}}' lim
+	is 'frozen 1' grep frozen "/sys/fs/cgroup$("${systemctl[@]}" show --property ControlGroup --value "$unit")/cgroup.events"
 	does "$e" unpause lim
 	is "$(limits 134217728 40 '25000 100000')" "$e" exec lim sh -c "$inside"
-	part "$e: kill, out of memory"
-	does "$e" kill lim
-	is 137 "$e" wait lim
-	is lim "$e" rm lim
-	ends 137 "$e" run --name oom --memory 16m --memory-swap 16m base tail /dev/zero
-	is true "$e" inspect --format '{{.State.OOMKilled}}' oom
-	does "$e" rm oom
+	does "$e" rm --force lim
+	part "$e: out of memory"
+	ends 137 "$e" run --rm --memory 16m --memory-swap 16m base tail /dev/zero
 	gone "$2"
 }
 # capable ENGINE: what takes all of root's capabilities, CAP_SYS_RESOURCE among them.
 capable() {
-	part "$1: capabilities"
+	part "$1: privileged"
 	is "$(printf '000001ffffffffff\n-500\n2097152')" "$1" run --rm --privileged --oom-score-adj -500 --ulimit nofile=2097152:2097152 base \
 		sh -c "mount -t tmpfs x /mnt && sed -n 's/^CapEff:.//p' /proc/self/status; cat /proc/self/oom_score_adj; ulimit -n"
-	ends 1 "$1" run --rm base sh -c 'mknod /tmp/m c 1 1; cat /tmp/m' # no device that is not listed
 }
 
-# conf: Podman's configuration, for root and for the user.
+# Podman's configuration, for root and for the user.
 mkdir -p /etc/containers
 sysctl -q fs.nr_open=2097152
 cat >"$dir/containers.conf" <<CONF
@@ -98,8 +89,7 @@ lifecycle podman libpod
 capable podman
 part 'podman: pod'
 does podman pod create --name p --infra-image base --network none
-does "${tool[@]}" run --detach --pod p --name inpod base sleep 1000
-is in podman exec inpod echo in
+is machine.slice "${tool[@]}" run --rm --pod p --cgroupns host base sh -c 'cut -d/ -f2 /proc/self/cgroup'
 does podman pod rm --force --time 0 p
 gone libpod
 
@@ -112,7 +102,6 @@ systemctl=("${user[@]}" systemctl --user)
 tool=("${user[@]}" /usr/bin/podman --root "$dir/user/root" --runroot "$dir/user/run" --storage-driver vfs --runtime "$runtime")
 cd "$dir/user" || exit 1
 does podman load --quiet --input "$image"
-is true podman info --format '{{.Host.Security.Rootless}}'
 lifecycle podman libpod
 cd "$dir" || exit 1
 systemctl=(systemctl)
@@ -125,7 +114,7 @@ cat >"$dir/daemon.json" <<CONF
 CONF
 dockerd --config-file "$dir/daemon.json" --log-level warn >"$dir/dockerd.log" 2>&1 & daemon=$!
 docker() { command docker --host unix:///run/tare-docker.sock "$@"; }
-for _ in $(seq 100); do docker version >/dev/null 2>&1 && break; sleep 1; done
+for _ in $(seq 100); do [ -S /run/tare-docker.sock ] && docker version >/dev/null 2>&1 && break; sleep 0.5; done
 does docker load --quiet --input "$image"
 is 'systemd 2' docker info --format '{{.CgroupDriver}} {{.CgroupVersion}}'
 lifecycle docker docker
