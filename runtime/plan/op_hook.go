@@ -50,14 +50,17 @@ func (o runHook) String() string {
 	return fmt.Sprintf("hook %q %q env %q%s < %v", o.Path, o.Args, o.Env, timeout, o.State)
 }
 
-// lower makes a child that becomes the hook. Its pidfd goes straight into a
-// struct pollfd; it is closed on execve like all of the process's own.
+// lower makes a child that becomes the hook. Where there is a deadline, its pidfd goes
+// straight into a struct pollfd; it is closed on execve like all of the process's own.
 func (o runHook) lower(l *lowering) {
 	child, failed, done := l.b.NewLabel(), l.b.NewLabel(), l.b.NewLabel()
 	zero := program.Const(0)
-	const pollIn = 1 << 32 // events in the second half of struct pollfd
-	poll := l.b.Words(program.Const(uint64(pollIn)))
-	pid := l.b.Call("clone", program.Const(linux.CLONE_PIDFD|linux.SIGCHLD), zero, poll, zero, zero).OnZero(child).Result()
+	flags, poll := program.Const(linux.SIGCHLD), zero
+	if o.TimeoutSeconds != 0 {
+		const pollIn = 1 << 32 // events in the second half of struct pollfd
+		flags, poll = program.Const(linux.CLONE_PIDFD|linux.SIGCHLD), l.b.Words(program.Const(uint64(pollIn)))
+	}
+	pid := l.b.Call("clone", flags, zero, poll, zero, zero).OnZero(child).Result()
 	if o.TimeoutSeconds != 0 {
 		late := l.b.NewLabel()
 		timeout := l.b.Words(program.Const(o.TimeoutSeconds), zero)
