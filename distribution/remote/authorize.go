@@ -191,7 +191,7 @@ func (a *authorizer) newToken(ctx context.Context, h *hostAuth, call *call, scop
 	if cred.RegistryToken != "" {
 		return "Bearer " + cred.RegistryToken, nil
 	}
-	t, err := a.fetchToken(ctx, h, cred, scopes)
+	t, err := a.fetchToken(context.WithValue(ctx, askedFor{}, call.repo.APIHost()), h, cred, scopes)
 	if err != nil {
 		return "", fmt.Errorf("get token from %s: %w", h.realm.Host, err)
 	}

@@ -111,7 +111,7 @@ func (c *Client) send(ctx context.Context, call *call) (*http.Response, string, 
 	if err != nil {
 		return nil, "", err
 	}
-	ctx, watch := newWatch(ctx, c.opts.IdleTimeout)
+	ctx, watch := newWatch(context.WithValue(ctx, askedFor{}, call.repo.APIHost()), c.opts.IdleTimeout)
 	req, err := c.request(ctx, call, watch)
 	if err != nil {
 		watch.end()

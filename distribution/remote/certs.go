@@ -89,29 +89,47 @@ func LoadCertDir(dir string) (*tls.Config, error) {
 type hostTransports struct {
 	*http.Transport // for all others
 	tls             func(host string) (*tls.Config, error)
+	certificates    []tls.Certificate // for the registry that a call is for, see askedFor
 
 	mu     sync.Mutex
-	byHost map[string]*http.Transport
+	byHost map[shown]*http.Transport
 }
+
+// shown is a host, and whether it is shown the certificates.
+type shown struct {
+	host         string
+	certificates bool
+}
+
+// askedFor is the key of a request's context with the host that the call is for. A
+// redirect keeps the context, and leads to another host.
+type askedFor struct{}
 
 // RoundTrip implements http.RoundTripper.
 func (h *hostTransports) RoundTrip(req *http.Request) (*http.Response, error) {
-	t, err := h.transport(req.URL.Host)
+	host := req.URL.Host
+	t, err := h.transport(shown{host, len(h.certificates) > 0 && req.Context().Value(askedFor{}) == host})
 	if err != nil {
 		return nil, permanent{err}
 	}
 	return t.RoundTrip(req)
 }
 
-func (h *hostTransports) transport(host string) (*http.Transport, error) {
+func (h *hostTransports) transport(to shown) (*http.Transport, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t, ok := h.byHost[host]; ok {
+	if t, ok := h.byHost[to]; ok {
 		return t, nil
 	}
-	config, err := h.tls(host)
+	config, err := h.tls(to.host)
 	if err != nil {
 		return nil, err
+	}
+	if to.certificates {
+		if config == nil {
+			config = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		config.Certificates = h.certificates
 	}
 	t := h.Transport
 	if config != nil {
@@ -121,7 +139,7 @@ func (h *hostTransports) transport(host string) (*http.Transport, error) {
 		t = t.Clone()
 		t.TLSClientConfig = config
 	}
-	h.byHost[host] = t
+	h.byHost[to] = t
 	return t, nil
 }
 

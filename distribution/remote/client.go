@@ -42,6 +42,9 @@ type Options struct {
 	// HostTLS gives hosts (host[:port]) certificates of their own; nil for a host
 	// means that it has none. CertDirs.TLS is one.
 	HostTLS func(host string) (*tls.Config, error)
+	// Certificates are shown to the registry that is asked, in place of HostTLS's,
+	// and to nobody else: neither to its mirrors nor to where it redirects.
+	Certificates []tls.Certificate
 	// UserAgent defaults to "tare".
 	UserAgent string
 
@@ -114,8 +117,8 @@ func New(opts Options) *Client {
 		DisableCompression: true,
 	}
 	c.http = &http.Client{CheckRedirect: c.checkRedirect, Transport: transport}
-	if opts.HostTLS != nil || opts.Insecure != nil {
-		c.http.Transport = &hostTransports{Transport: transport, tls: opts.hostTLS, byHost: map[string]*http.Transport{}}
+	if opts.HostTLS != nil || opts.Insecure != nil || len(opts.Certificates) > 0 {
+		c.http.Transport = &hostTransports{Transport: transport, tls: opts.hostTLS, certificates: opts.Certificates, byHost: map[shown]*http.Transport{}}
 	}
 	c.auth = newAuthorizer(c, opts.Credentials)
 	return c

@@ -49,8 +49,11 @@ func NewRouted(opts Options, config *registries.Config) Routed {
 		opts.Insecure = func(host string) bool { return insecure[host] }
 	}
 	r := Routed{Client: New(opts), Config: config}
-	if opts.MirrorCredentials != nil {
-		opts.Credentials = opts.MirrorCredentials
+	if opts.MirrorCredentials != nil || len(opts.Certificates) > 0 {
+		if opts.MirrorCredentials != nil {
+			opts.Credentials = opts.MirrorCredentials
+		}
+		opts.Certificates = nil
 		r.mirrors = New(opts)
 	}
 	return r

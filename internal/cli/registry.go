@@ -92,8 +92,7 @@ func (f registryFlags) options(getenv func(string) string) (remote.Options, erro
 	if !*f.tlsVerify {
 		options.Insecure = func(string) bool { return true }
 	}
-	options.HostTLS, err = f.certificates(getenv)
-	return options, err
+	return options, f.certificates(&options, getenv)
 }
 
 // credentials are those of the flags, or else those in the usual files.
@@ -120,23 +119,32 @@ func (f registryFlags) files(getenv func(string) string) auth.Source {
 	return auth.DefaultFiles(getenv)
 }
 
-// certificates are those of the flags, for every host, or else those in certs.d.
-func (f registryFlags) certificates(getenv func(string) string) (func(host string) (*tls.Config, error), error) {
+// certificates puts those of the flags into the options: the client's own are for
+// the registry alone, authorities count for every host. Without flags certs.d is
+// looked at.
+func (f registryFlags) certificates(options *remote.Options, getenv func(string) string) error {
 	switch {
 	case (*f.certFile == "") != (*f.keyFile == ""):
-		return nil, usageError{errors.New("--cert and --key go together")}
+		return usageError{errors.New("--cert and --key go together")}
 	case *f.certFile != "":
 		pair, err := tls.LoadX509KeyPair(*f.certFile, *f.keyFile)
 		if err != nil {
-			return nil, fmt.Errorf("--cert: %w", err)
+			return fmt.Errorf("--cert: %w", err)
 		}
-		return func(string) (*tls.Config, error) {
-			return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
-		}, nil
+		options.Certificates = []tls.Certificate{pair}
 	case *f.certDir != "":
-		return func(string) (*tls.Config, error) { return remote.LoadCertDir(*f.certDir) }, nil
+		config, err := remote.LoadCertDir(*f.certDir)
+		if err != nil {
+			return fmt.Errorf("--cert-dir: %w", err)
+		}
+		options.Certificates = config.Certificates
+		options.HostTLS = func(string) (*tls.Config, error) {
+			return &tls.Config{RootCAs: config.RootCAs, MinVersion: tls.VersionTLS12}, nil
+		}
+		return nil
 	}
-	return remote.DefaultCertDirs(getenv).TLS, nil
+	options.HostTLS = remote.DefaultCertDirs(getenv).TLS
+	return nil
 }
 
 // anyHost is a credential for the one registry that a command talks to.
