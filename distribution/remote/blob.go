@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -122,6 +123,11 @@ type blobReader struct {
 	failures int // since pos was at mark
 	mark     int64
 	err      error // what ended the reader
+
+	meter  meter   // of the connection at hand
+	paced  bool    // pieces have been tried
+	alone  float64 // bytes a second of one connection, then
+	pieces *pieces // nil when there is one connection
 }
 
 func (r *blobReader) failure(err error) error {
@@ -134,8 +140,20 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	}
 	for r.err == nil {
 		if r.pos == r.desc.Size {
+			r.endPieces()
 			r.err = r.end()
 			break
+		}
+		if r.pieces != nil {
+			if n, err := r.pieces.read(p); err == nil {
+				r.pos += int64(n)
+				return n, nil
+			}
+			r.endPieces() // whatever it was, one connection may do
+			if r.ctx.Err() != nil {
+				r.err = r.failure(context.Cause(r.ctx))
+				break
+			}
 		}
 		if r.body == nil {
 			if err := r.connect(); err != nil {
@@ -145,6 +163,9 @@ func (r *blobReader) Read(p []byte) (int, error) {
 		}
 		n, err := r.next(p[:min(int64(len(p)), r.desc.Size-r.pos)])
 		if n > 0 {
+			if r.wantsPieces() {
+				r.inPieces()
+			}
 			return n, nil // an error that came with the bytes comes again
 		}
 		if err != nil {
@@ -163,7 +184,9 @@ func (r *blobReader) next(p []byte) (n int, err error) {
 			return 0, err
 		}
 	}
+	since := time.Now()
 	n, err = r.body.Read(p)
+	r.meter.add(n, since)
 	r.pos += int64(n)
 	return n, err
 }
@@ -249,6 +272,7 @@ func (r *blobReader) Close() error {
 	if r.err == nil {
 		r.err = r.failure(errClosed)
 	}
+	r.endPieces()
 	if r.body == nil {
 		return nil
 	}

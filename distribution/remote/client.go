@@ -89,6 +89,9 @@ type Client struct {
 	http *http.Client
 	auth *authorizer
 
+	pacing pacing
+	paced  chan struct{} // one for each blob that is read in pieces
+
 	mu      sync.Mutex
 	schemes map[string]string // what a host of tryPlain turned out to speak
 }
@@ -101,7 +104,7 @@ func New(opts Options) *Client {
 	setDefault(&opts.MaxRetryAfter, defaultMaxRetryAfter)
 	setDefault(&opts.HeaderTimeout, defaultHeaderTimeout)
 	setDefault(&opts.IdleTimeout, defaultIdleTimeout)
-	c := &Client{opts: opts, schemes: map[string]string{}}
+	c := &Client{opts: opts, pacing: usualPacing, paced: make(chan struct{}, maxPacedReaders), schemes: map[string]string{}}
 	transport := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
