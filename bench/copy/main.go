@@ -3,8 +3,10 @@
 // "Pull" and "Push"): tare copy against skopeo copy, and against crane if there
 // is one.
 //
-//	go run ./bench/copy -images DIR [-image medium] [-runs N]
+//	go run ./bench/copy -images DIR [-image medium] [-runs N] [-rate MB [-delay 20ms]]
 //
+// With -rate each connection gets no more than so many MB a second, as far away as
+// -delay says.
 // DIR holds OCI layouts, one directory each; the one named by -image is pushed
 // to a registry in this process first. It needs skopeo. Every run goes to a new
 // layout and a new repository; nothing is deleted before the end.
@@ -20,6 +22,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,14 +34,16 @@ func main() {
 	images := flag.String("images", os.Getenv("TARE_TEST_IMAGES"), "directory of OCI layouts")
 	image := flag.String("image", "medium", "layout to copy")
 	runs := flag.Int("runs", 5, "interleaved runs of each")
+	rate := flag.Int64("rate", 0, "MB a second of each connection; 0 is what there is")
+	delay := flag.Duration("delay", 20*time.Millisecond, "how long a byte takes, with -rate")
 	flag.Parse()
-	if err := run(context.Background(), filepath.Join(*images, *image), *runs); err != nil {
+	if err := run(context.Background(), filepath.Join(*images, *image), *runs, *rate*1e6, *delay); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/copy:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, layout string, runs int) (err error) {
+func run(ctx context.Context, layout string, runs int, bytesPerSecond int64, delay time.Duration) (err error) {
 	dir, err := os.MkdirTemp("", "tare-bench-copy-")
 	if err != nil {
 		return err
@@ -54,7 +59,13 @@ func run(ctx context.Context, layout string, runs int) (err error) {
 	if err != nil {
 		return err
 	}
-	host, _, _ := strings.Cut(reference, "/")
+	host, name, _ := strings.Cut(reference, "/")
+	if bytesPerSecond > 0 {
+		if host, err = link(ctx, host, bytesPerSecond, delay); err != nil {
+			return err
+		}
+		reference = host + "/" + name
+	}
 	// $0 is the program, $1 where from, $2 a layout, $3 where to.
 	scripts := []struct{ name, program, script string }{
 		{"tare copy", ours, `"$0" --quiet --root "$2-root" copy "docker://$1" "oci:$2:x" && "$0" --quiet --root "$2-root" copy "oci:$2:x" "docker://$3"`},
