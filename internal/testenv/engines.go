@@ -180,6 +180,16 @@ func ContainerdHost(t testing.TB, s Served) {
 	}
 }
 
+// ContainerdMirror tells Containerd to ask s for what is on host.
+func ContainerdMirror(t testing.TB, host string, s Served) {
+	t.Helper()
+	dir := filepath.Join(ContainerdHosts, host)
+	text := fmt.Sprintf("server = \"https://%s\"\n[host.%q]\ncapabilities = [\"pull\", \"resolve\"]\n", host, "http://"+s.Addr)
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Containerd starts a containerd of the test's own, whose CRI plugin uses the
 // runtime for pods, and returns its socket. The test is in PrivateMachine.
 func Containerd(t testing.TB, runtime string) (socket string) {

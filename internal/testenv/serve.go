@@ -24,6 +24,13 @@ func Serve(t testing.TB) Served {
 	return Served{Addr: startServe(t, "")}
 }
 
+// Mirror starts tare serve before another registry, whose images are below "copy"
+// there. Clients of mirrors call that registry namespace.
+func Mirror(t testing.TB, of Served, namespace string) Served {
+	t.Helper()
+	return Served{Addr: startServe(t, fmt.Sprintf("[[upstream]]\nprefix = \"copy\"\nurl = %q\nnamespace = %q\n", "http://"+of.Addr, namespace))}
+}
+
 // SecureServe starts tare serve with TLS, for one user only.
 func SecureServe(t testing.TB) Served {
 	t.Helper()

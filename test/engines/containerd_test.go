@@ -40,6 +40,7 @@ func TestContainerd(t *testing.T) {
 		{"metrics", ctrMetrics},
 		{"failures", ctrFailures},
 		{"registry", ctrRegistry},
+		{"mirror", ctrMirror},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(c.in(t)) })
 	}
@@ -170,4 +171,18 @@ func ctrRegistry(c engine) {
 	}
 	c.fails(1, "401 unauthorized", images("pull", secure.Addr+"/team/base:v1")...)
 	c.fails(1, "not found", images("pull", open.Addr+"/team/base:none")...)
+}
+
+// ctrMirror pulls from a registry that is only in reach of tare serve.
+func ctrMirror(c engine) {
+	const host = "registry.invalid"
+	origin := testenv.Serve(c)
+	testenv.ContainerdHost(c, origin)
+	testenv.ContainerdMirror(c, host, testenv.Mirror(c, origin, host))
+	pushed, name := origin.Addr+"/team/base:v1", host+"/team/base:v1"
+	c.run("images", "tag", ctrImage, pushed)
+	c.run("images", "push", "--hosts-dir", testenv.ContainerdHosts, pushed)
+	c.run("images", "pull", "--hosts-dir", testenv.ContainerdHosts, name)
+	c.says("from a mirror", "run", "--rm", name, "fm", "sh", "-c", "echo from a mirror; "+linger)
+	c.run("images", "rm", pushed, name)
 }

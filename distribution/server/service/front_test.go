@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -98,6 +99,16 @@ func TestUpstream(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
+	// As podman and skopeo use a mirror: the name says nothing of it.
+	registries := write(t, "registries.conf", fmt.Sprintf(`
+[[registry]]
+location = "deb.example.com"
+blocked = false
+[[registry.mirror]]
+location = "%s/cache/deb"
+insecure = true
+`, r.addr))
+	testenv.Run(t, "skopeo", "--insecure-policy", "--registries-conf="+registries, "copy", "--quiet", "docker://deb.example.com/team/app:v1", "oci:"+t.TempDir()+":x")
 	_, figures := get(t, http.DefaultClient, "http://"+r.addr+"/metrics")
 	for _, want := range []string{`upstream_reads_total{prefix="cache/deb",kind="blob",result="fetched"}`, `{prefix="anonymous",kind="manifest",result="missing"} 1`} {
 		if !strings.Contains(figures, want) {
