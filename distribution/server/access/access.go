@@ -1,7 +1,7 @@
 // Package access decides who may do what with a registry of the OCI
 // Distribution Spec: users by password file (htpasswd with bcrypt) or client
-// certificate, and rules of who may do what in which repositories. Implements
-// server.Guard.
+// certificate, and rules of who may do what in which repositories; and bearer
+// tokens, which say it themselves. Implements server.Guard.
 package access
 
 import (
@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"os"
@@ -49,11 +50,14 @@ type Options struct {
 	Passwords string              // htpasswd file; empty for none. Read again when it has changed.
 	Groups    map[string][]string // users of each group
 	Rules     []Rule              // none: who signed in may do everything
+	Token     *Token              // nil if no tokens count
+	Log       *slog.Logger        // gets what is wrong with files that have changed; nil is silence
 }
 
 // Guard is a server.Guard.
 type Guard struct {
-	opts Options
+	opts   Options
+	tokens *tokens // nil if none count
 
 	mu     sync.Mutex
 	users  map[string][]byte // bcrypt hashes
@@ -83,7 +87,14 @@ const (
 func New(o Options) (*Guard, error) {
 	g := &Guard{opts: o, proofs: map[[sha256.Size]byte]bool{}, comparing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	rand.Read(g.key[:]) // never fails
-	if err := g.load(); err != nil {
+	if g.opts.Log == nil {
+		g.opts.Log = slog.New(slog.DiscardHandler)
+	}
+	err := g.load()
+	if err == nil && o.Token != nil {
+		g.tokens, err = newTokens(*o.Token, g.opts.Log)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -106,6 +117,7 @@ func (g *Guard) load() error {
 	if info.Size() > maxFileBytes {
 		return fmt.Errorf("read passwords: %s has more than %d bytes", g.opts.Passwords, maxFileBytes)
 	}
+	g.stamp, g.size = info.ModTime(), info.Size()
 	text, err := os.ReadFile(g.opts.Passwords)
 	if err != nil {
 		return fmt.Errorf("read passwords: %w", err)
@@ -114,7 +126,7 @@ func (g *Guard) load() error {
 	if err != nil {
 		return fmt.Errorf("%s:%w", g.opts.Passwords, err)
 	}
-	g.users, g.stamp, g.size = users, info.ModTime(), info.Size()
+	g.users = users
 	g.hashes = nil
 	for _, user := range slices.Sorted(maps.Keys(users)) {
 		g.hashes = append(g.hashes, users[user])
@@ -188,7 +200,7 @@ func (g *Guard) authenticate(r *http.Request) (user string, err error) {
 		}
 	}
 	user, password, ok := r.BasicAuth()
-	if !ok {
+	if !ok || g.opts.Passwords == "" {
 		if r.Header.Get("Authorization") != "" {
 			return "", distribution.ErrUnauthorized
 		}
@@ -196,10 +208,9 @@ func (g *Guard) authenticate(r *http.Request) (user string, err error) {
 	}
 	g.mu.Lock()
 	if time.Since(g.looked) > lookInterval {
-		if err := g.load(); err != nil && g.users == nil {
-			g.mu.Unlock()
-			return "", err
-		} // else what was read before stays
+		if err := g.load(); err != nil { // what was read before stays
+			g.opts.Log.Error("passwords not reloaded", "err", err)
+		}
 	}
 	hash, known := g.users[user]
 	proof := g.proof(user, password, hash)
@@ -235,6 +246,9 @@ func (g *Guard) proof(user, password string, hash []byte) (sum [sha256.Size]byte
 
 // Allow implements server.Guard.
 func (g *Guard) Allow(r *http.Request, need []server.Access) (server.Grant, error) {
+	if token, ok := bearer(r); ok && g.tokens != nil {
+		return g.tokens.allow(token, need)
+	}
 	user, err := g.authenticate(r)
 	if err != nil {
 		return server.Grant{}, err
@@ -287,8 +301,14 @@ func (g *Guard) covers(rule Rule, user string) bool {
 }
 
 // Challenge implements server.Guard.
-func (g *Guard) Challenge(*http.Request, []server.Access) []string {
-	return []string{`Basic realm="registry", charset="UTF-8"`}
+func (g *Guard) Challenge(r *http.Request, need []server.Access) (challenges []string) {
+	if g.tokens != nil {
+		challenges = append(challenges, g.tokens.challenge(r, need))
+	}
+	if g.tokens == nil || g.opts.Passwords != "" {
+		challenges = append(challenges, `Basic realm="registry", charset="UTF-8"`)
+	}
+	return challenges
 }
 
 // Check finds what is wrong with rules.

@@ -22,7 +22,7 @@ var ErrNeedsAuth = errors.New("refuses to listen beyond this machine without aut
 func (c *Config) Check() error {
 	for _, check := range []func() error{
 		c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams, c.checkWebhooks,
-		c.checkRetention, c.checkQuota,
+		c.checkRetention, c.checkQuota, c.checkToken,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -59,7 +59,9 @@ func (c *Config) checkHTTP() error {
 }
 
 // HasAuth reports whether clients have to say who they are.
-func (c *Config) HasAuth() bool { return c.TLS.ClientCA != "" || c.Auth.Passwords != "" }
+func (c *Config) HasAuth() bool {
+	return c.TLS.ClientCA != "" || c.Auth.Passwords != "" || c.Auth.Token.Keys != ""
+}
 
 // loopback reports whether nobody outside this machine can connect to addr.
 func loopback(key, addr string) (bool, error) {
@@ -121,7 +123,7 @@ func (c *Config) checkLog() error {
 
 func (c *Config) checkAccess() error {
 	if len(c.Access) > 0 && !c.HasAuth() {
-		return errors.New("access: rules need auth.passwords or tls.client-ca")
+		return errors.New("access: rules need auth.passwords, auth.token or tls.client-ca")
 	}
 	if err := access.Check(c.Rules(), c.Auth.Groups); err != nil {
 		return err

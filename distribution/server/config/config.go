@@ -39,6 +39,7 @@ type Config struct {
 type Auth struct {
 	Passwords string              `toml:"passwords"`
 	Groups    map[string][]string `toml:"groups"`
+	Token     Token               `toml:"token"`
 }
 
 // Rule allows some users something in some repositories.
@@ -156,6 +157,7 @@ func Default() Config {
 		Log:     Log{Format: "text", Access: true},
 		Metrics: Metrics{Enabled: true},
 		Web:     Web{Enabled: true},
+		Auth:    Auth{Token: Token{Leeway: Duration(60 * second)}},
 		Scrub:   Scrub{Interval: Duration(7 * day)},
 		GC:      GC{Interval: Duration(6 * hour), Grace: Duration(24 * hour)},
 	}
@@ -249,7 +251,7 @@ func locate(name string, err error) error {
 
 // resolve makes relative paths relative to dir.
 func (c *Config) resolve(dir string) {
-	paths := []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile, &c.Auth.Passwords}
+	paths := []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile, &c.Auth.Passwords, &c.Auth.Token.Keys}
 	for i := range c.Upstream {
 		paths = append(paths, &c.Upstream[i].PasswordFile, &c.Upstream[i].CA)
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/tare-oci/tare/distribution/server/storage"
@@ -69,6 +70,23 @@ func TestCheckScrub(t *testing.T) {
 	for text, want := range map[string]string{
 		"[scrub]\nrate='10MiB'\ninterval='0s'\n[storage]\nverify-on-read=true":           "",
 		"[storage]\nlocation='s3://b'\nverify-on-read=true\n[storage.s3]\nredirect=true": "storage.verify-on-read",
+	} {
+		checkText(t, text, want)
+	}
+}
+
+func TestCheckToken(t *testing.T) {
+	token := func(change, to string) string {
+		return strings.Replace("[auth.token]\nrealm='https://a.b/token'\nservice='s'\nissuer='i'\nkeys='k'", change, to, 1)
+	}
+	for text, want := range map[string]string{
+		"[http]\naddr=':5000'\n" + token("", ""):           "",
+		token("issuer='i'", ""):                            "auth.token.issuer: is not set",
+		token("keys='k'", ""):                              "auth.token.keys: is not set",
+		token("service='s'", "service='a\"b'"):             "quotes",
+		token("https://a.b/token", "http://a.b/token"):     "must be https",
+		token("https://a.b/token", "http://[::1]:9/token"): "",
+		token("https://a.b/token", "a.b/token"):            "is no URL",
 	} {
 		checkText(t, text, want)
 	}
