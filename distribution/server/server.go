@@ -226,7 +226,7 @@ func (g *Registry) refuse(q *request, err error) {
 	case errors.As(err, &known):
 		status = known.Code.Status()
 	case errors.Is(err, ErrUpstream):
-		known, status = distribution.Errorf(distribution.CodeUnknown, "the registry that this is a copy of does not answer"), http.StatusBadGateway
+		known, status = &distribution.Error{Code: distribution.CodeUnknown, Message: "the registry that this is a copy of does not answer, or answers wrongly"}, http.StatusBadGateway
 	case errors.Is(err, distribution.ErrNotFound):
 		known, status = distribution.Errorf(distribution.CodeUnsupported, "no such path"), http.StatusNotFound
 	case errors.Is(err, storage.ErrFixed):

@@ -188,9 +188,11 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 	})()
 	if s.webhooks != nil {
 		s.webhooks.Start()
-		defer s.closeWebhooks(ctx)
 	}
 	err = server.Serve(ctx, listener, s.registry, o)
+	if s.webhooks != nil {
+		s.closeWebhooks(ctx)
+	}
 	if s.upstreams != nil {
 		s.upstreams.Close()
 	}

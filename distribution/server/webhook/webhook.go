@@ -111,8 +111,9 @@ type Hub struct {
 	cancel    context.CancelFunc
 	running   sync.WaitGroup
 
-	mu     sync.RWMutex // held while sending to queues, so that they can be closed
-	closed bool
+	mu      sync.RWMutex // held while sending to queues, so that they can be closed
+	closed  bool
+	closing chan struct{} // closed with it
 }
 
 type endpoint struct {
@@ -141,7 +142,7 @@ func New(o Options) (*Hub, error) {
 	if o.retryWait == 0 {
 		o.retryWait = defaultWait
 	}
-	h := &Hub{opts: o}
+	h := &Hub{opts: o, closing: make(chan struct{})}
 	for i, one := range o.Endpoints {
 		if err := one.Check(); err != nil {
 			return nil, fmt.Errorf("webhook %d: %w", i+1, err)
@@ -237,11 +238,13 @@ func (h *Hub) drop(e *endpoint, why string, n int) {
 	e.dropped, e.logged = 0, time.Now()
 }
 
-// Close sends what waits until ctx ends, and drops the rest.
+// Close sends what waits until ctx ends, and drops the rest. Nothing is tried again
+// then: who does not answer is not waited for.
 func (h *Hub) Close(ctx context.Context) {
 	h.mu.Lock()
 	if !h.closed {
 		h.closed = true
+		close(h.closing)
 		for _, e := range h.endpoints {
 			close(e.queue)
 		}
@@ -269,13 +272,22 @@ func (h *Hub) send(e *endpoint) {
 		switch {
 		case err == nil:
 			h.opts.Count(e.host, "sent")
-		case h.ctx.Err() != nil:
+		case h.ctx.Err() != nil || h.stopping():
 			h.drop(e, "stopping", 1+len(e.queue))
 			return
 		default:
 			h.opts.Count(e.host, "failed")
 			h.opts.Log.Error("webhook: event not delivered", "endpoint", e.host, "event", event.ID, "action", event.Action, "repository", event.Repository, "err", err)
 		}
+	}
+}
+
+func (h *Hub) stopping() bool {
+	select {
+	case <-h.closing:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -287,11 +299,12 @@ func (h *Hub) deliver(e *endpoint, event Event) error {
 	}
 	wait := h.opts.retryWait
 	for attempt := 1; ; attempt++ {
+		last := attempt == e.Attempts || h.stopping()
 		after, err := h.post(e, contentType, body)
 		if err == nil {
 			return nil
 		}
-		if after < 0 || attempt == e.Attempts || h.ctx.Err() != nil {
+		if after < 0 || last || h.ctx.Err() != nil {
 			return err
 		}
 		if attempt == 1 {
@@ -299,6 +312,7 @@ func (h *Hub) deliver(e *endpoint, event Event) error {
 		}
 		select {
 		case <-time.After(min(max(after, wait/2+rand.N(wait/2+1)), maxWait)):
+		case <-h.closing:
 		case <-h.ctx.Done():
 			return err
 		}

@@ -305,6 +305,27 @@ func TestFullQueue(t *testing.T) {
 	}
 }
 
+// TestEndWithoutAnswer: a service that is down does not hold up the end.
+func TestEndWithoutAnswer(t *testing.T) {
+	v := newReceiver(t)
+	v.Close()
+	c := &counts{}
+	h, err := New(Options{Endpoints: []Endpoint{{URL: v.URL, Format: "cloudevents"}}, Count: c.add, retryWait: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Start()
+	do := registry(t, h)
+	for range 3 {
+		do("PUT", "/v2/app/manifests/x", `{"schemaVersion":2}`)
+	}
+	start := time.Now()
+	h.Close(t.Context())
+	if took := time.Since(start); took > 5*time.Second || c.of("dropped") != 3 {
+		t.Errorf("took %s, %d dropped", took, c.of("dropped"))
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for want, e := range map[string]Endpoint{
 		"url: is no":   {URL: "ftp://x"},
