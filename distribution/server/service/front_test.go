@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/tare-oci/tare/distribution/server/config"
 	"github.com/tare-oci/tare/internal/testenv"
@@ -141,6 +144,75 @@ func TestMissingFiles(t *testing.T) {
 		change(&c)
 		if _, err := New(c, io.Discard, os.Getenv); err == nil || !strings.Contains(err.Error(), "absent") && !strings.Contains(err.Error(), "ABSENT") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestUpstreamAccess: rules are about the names that copies have here, however a
+// client asks for them, and what is refused is not fetched either.
+func TestUpstreamAccess(t *testing.T) {
+	var asked atomic.Int32
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		io.WriteString(w, `{"schemaVersion":2}`)
+	}))
+	defer origin.Close()
+	hash, err := bcrypt.GenerateFromPassword([]byte("pw"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := write(t, "users", "alice:"+string(hash)+"\n")
+	r := start(t, func(c *config.Config) {
+		c.Auth.Passwords = users
+		c.Access = []config.Rule{
+			{Users: []string{"anonymous"}, Repositories: []string{"hub/open/*", "shut/*"}, Allow: []string{"pull"}},
+			{Users: []string{"alice"}, Repositories: []string{"**"}, Allow: []string{"pull"}},
+		}
+		c.Upstream = []config.Upstream{{Prefix: "hub", URL: origin.URL, Namespace: "hub.example.com"}}
+	})
+	for _, one := range []struct {
+		path, user  string
+		want, asked int
+	}{
+		{"/v2/hub/open/x/manifests/v1", "", 200, 1},
+		{"/v2/open/x/manifests/v1?ns=hub.example.com", "", 200, 0},
+		{"/v2/hub/shut/x/manifests/v1", "", 401, 0},
+		{"/v2/shut/x/manifests/v1?ns=hub.example.com", "", 401, 0},
+		{"/v2/shut/x/manifests/v1?ns=HUB.example.com", "", 401, 0},
+		{"/v2/shut/x/manifests/v1", "", 404, 0},
+		{"/v2/shut/x/manifests/v1?ns=hub.example.com", "alice", 200, 1},
+		{"/ui/hub/shut/x:v1", "", 401, 0},
+		{"/ui/hub/shut/x:v1", "alice", 200, 0},
+		{"/ui/hub/open/x", "", 200, 0},
+		{"/ui/hub/open/never:v1", "", 404, 0}, // pages fetch nothing
+		{"/", "", 200, 0},
+	} {
+		asked.Store(0)
+		q, err := http.NewRequest("GET", "http://"+r.addr+one.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if one.user != "" {
+			q.SetBasicAuth(one.user, "pw")
+		}
+		resp, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != one.want || int(asked.Load()) != one.asked {
+			t.Errorf("%s for %q: %d, asked %d times; want %d, %d", one.path, one.user, resp.StatusCode, asked.Load(), one.want, one.asked)
+		}
+	}
+}
+
+// TestNoPages: who wants none has none.
+func TestNoPages(t *testing.T) {
+	r := start(t, func(c *config.Config) { c.Web.Enabled = false })
+	for _, path := range []string{"/", "/ui", "/ui/", "/ui/a"} {
+		if status, _ := get(t, http.DefaultClient, "http://"+r.addr+path); status != 404 {
+			t.Errorf("%s: %d", path, status)
 		}
 	}
 }
