@@ -168,7 +168,11 @@ func (s *Set) newer(ctx context.Context, u *source, ref distribution.Reference, 
 	case desc.Digest == old.Digest:
 		return server.NewManifest(old.MediaType, old.Digest, old.Body)
 	}
-	return s.fetch(ctx, u, distribution.Reference{Repository: ref.Repository, Digest: desc.Digest})
+	m, err := s.fetch(ctx, u, distribution.Reference{Repository: ref.Repository, Digest: desc.Digest})
+	if errors.Is(err, storage.ErrNotExist) { // the tag is there, whatever else is not
+		err = fmt.Errorf("%s: no manifest behind the tag: %v: %w", ref, err, server.ErrUpstream)
+	}
+	return m, err
 }
 
 // Tags implements server.Reader.

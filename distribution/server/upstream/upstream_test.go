@@ -346,6 +346,16 @@ func TestTags(t *testing.T) {
 	if o.count("HEAD /v2/deep/app/manifests/v1") != before {
 		t.Error("who has just failed is asked again")
 	}
+	// It says where the tag leads, and has nothing there.
+	m.set.of("hub/app").rest = time.Time{}
+	o.set(func() {
+		o.before = nil
+		o.things["/v2/deep/app/manifests/v1"] = two + " "
+	})
+	if a := m.want(t, 200, two, "/v2/hub/app/manifests/v1"); a.header.Get("Warning") == "" {
+		t.Error(a.header)
+	}
+	o.manifest("deep/app", "v1", two)
 	// It refuses us: nothing of what it said before counts, and nobody is asked
 	// for a password.
 	m.set.of("hub/app").rest = time.Time{}
