@@ -19,6 +19,11 @@ type body struct {
 	failed  bool      // the client did not send what it had announced
 
 	readBytes int64
+
+	// pace, if not nil, is told of bytes that have come or gone, and returns when
+	// there may be more; pieceBytes is how many to send at a time then.
+	pace       func(n int64)
+	pieceBytes int64
 }
 
 func newBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *body {
@@ -42,6 +47,9 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.readBytes += int64(n)
+	if b.pace != nil && n > 0 {
+		b.pace(int64(n))
+	}
 	switch {
 	case err == io.EOF:
 		b.unread = false
@@ -82,6 +90,9 @@ func (w *writer) Write(p []byte) (int, error) {
 	w.extend()
 	n, err := w.ResponseWriter.Write(p)
 	w.sentBytes += int64(n)
+	if w.body.pace != nil {
+		w.body.pace(int64(n))
+	}
 	return n, err
 }
 
@@ -109,13 +120,20 @@ func (w *writer) ReadFrom(r io.Reader) (sent int64, err error) {
 		return io.Copy(struct{ io.Writer }{w}, r)
 	}
 	for limited.N > 0 {
-		piece := &io.LimitedReader{R: limited.R, N: min(limited.N, sendBytes)}
+		size := min(limited.N, sendBytes)
+		if w.body.pace != nil {
+			size = min(size, w.body.pieceBytes)
+		}
+		piece := &io.LimitedReader{R: limited.R, N: size}
 		want := piece.N
 		w.extend()
 		n, err := io.Copy(w.ResponseWriter, piece)
 		sent += n
 		w.sentBytes += n
 		limited.N -= n
+		if w.body.pace != nil {
+			w.body.pace(n)
+		}
 		if err != nil || n < want {
 			return sent, err
 		}

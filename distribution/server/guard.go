@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/tare-oci/tare/distribution"
 )
@@ -87,7 +88,7 @@ func (g *Registry) allow(q *request, need []Access) error {
 	case errors.Is(err, distribution.ErrDenied):
 		return plainError(distribution.CodeDenied)
 	case errors.Is(err, distribution.ErrTooManyRequests):
-		return plainError(distribution.CodeTooManyRequests)
+		return q.tooMany(5 * time.Second)
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/server/limit"
 	"github.com/tare-oci/tare/distribution/server/storage"
 )
 
@@ -31,6 +33,10 @@ type Options struct {
 	// Upstream, if not nil, has what the store lacks. What is not pushed here is
 	// read through it.
 	Upstream Upstream
+	// Limit bounds what each client may ask for. Nil does not.
+	Limit *limit.Limiter
+	// TrustedProxies are those whose X-Forwarded-For counts.
+	TrustedProxies []netip.Prefix
 	// AllowSparse accepts manifests that name blobs or manifests which the
 	// repository does not have.
 	AllowSparse bool
@@ -76,9 +82,10 @@ func (o *Options) setDefaults() {
 type Observation struct {
 	*http.Request
 	distribution.Endpoint
-	User                 string // what the Guard said
-	Status               int    // of the answer
-	SentBytes, ReadBytes int64  // of bodies
+	User                 string     // what the Guard said
+	Client               netip.Addr // beyond proxies; not valid if nobody wanted to know
+	Status               int        // of the answer
+	SentBytes, ReadBytes int64      // of bodies
 	Took                 time.Duration
 	// Of a manifest or blob that was stored, removed or sent, where it is known:
 	Digest    digest.Digest
@@ -108,7 +115,8 @@ type request struct {
 	w    *writer
 	body *body
 	distribution.Endpoint
-	grant Grant
+	grant  Grant
+	client netip.Addr
 	// What was stored, removed or sent, for the Observation.
 	digest    digest.Digest
 	mediaType string
@@ -167,6 +175,9 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body := newBody(w, r, g.opts.IdleTimeout)
 	r.Body = body
 	q := &request{Request: r, w: body.writer(), body: body}
+	if g.opts.Limit != nil || len(g.opts.TrustedProxies) > 0 {
+		q.client = clientAddr(r, g.opts.TrustedProxies)
+	}
 	if err := g.serve(q); err != nil {
 		g.refuse(q, err)
 	}
@@ -175,7 +186,7 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if g.opts.Observe != nil {
 		g.opts.Observe(&Observation{
-			Request: r, Endpoint: q.Endpoint, User: q.grant.User,
+			Request: r, Endpoint: q.Endpoint, User: q.grant.User, Client: q.client,
 			Status: q.w.status, SentBytes: q.w.sentBytes, ReadBytes: body.readBytes,
 			Took: time.Since(start), Digest: q.digest, MediaType: q.mediaType,
 		})
@@ -195,7 +206,7 @@ func (g *Registry) serve(q *request) (err error) {
 	if err := g.locate(q); err != nil {
 		return err
 	}
-	if err := g.guard(q); err != nil {
+	if err := g.guarded(q); err != nil {
 		return err
 	}
 	if g.opts.NoDelete && q.Method == http.MethodDelete && q.Route != distribution.RouteUpload {

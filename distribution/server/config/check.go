@@ -22,7 +22,7 @@ var ErrNeedsAuth = errors.New("refuses to listen beyond this machine without aut
 func (c *Config) Check() error {
 	for _, check := range []func() error{
 		c.checkHTTP, c.checkTLS, c.checkStorage, c.checkLimits, c.checkLog, c.checkAccess, c.checkUpstreams, c.checkWebhooks,
-		c.checkRetention, c.checkQuota, c.checkToken,
+		c.checkRetention, c.checkQuota, c.checkToken, c.checkRate,
 	} {
 		if err := check(); err != nil {
 			return err

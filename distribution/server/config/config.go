@@ -31,6 +31,7 @@ type Config struct {
 	Retention []Retention `toml:"retention"`
 	Quota     []Quota     `toml:"quota"`
 	Scrub     Scrub       `toml:"scrub"`
+	Rate      Rate        `toml:"rate"`
 	Upstream  []Upstream  `toml:"upstream"`
 	Webhook   []Webhook   `toml:"webhook"`
 }
@@ -64,6 +65,7 @@ type HTTP struct {
 	KeepAlive      Duration `toml:"keep-alive"`
 	DrainTimeout   Duration `toml:"drain-timeout"`
 	MaxHeader      Size     `toml:"max-header"`
+	TrustedProxies []string `toml:"trusted-proxies"`
 }
 
 // TLS names the certificate, its key, and the authority of clients' ones. The

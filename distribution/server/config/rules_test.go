@@ -91,3 +91,16 @@ func TestCheckToken(t *testing.T) {
 		checkText(t, text, want)
 	}
 }
+
+func TestCheckRate(t *testing.T) {
+	for text, want := range map[string]string{
+		"[rate]\nrequests=5\nbytes='1MiB'\n[http]\ntrusted-proxies=['10.1.2.3/8','::1','fd00::/8']": "",
+		"[rate]\nrequests=-1":                           "rate.requests",
+		"[rate]\nburst=5":                               "needs rate.requests",
+		"[rate]\nbytes=100":                             "at least 16KiB",
+		"[http]\ntrusted-proxies=['10.0.0.0/40']":       "neither an address nor a network",
+		"[http]\ntrusted-proxies=['proxy.example.com']": "http.trusted-proxies",
+	} {
+		checkText(t, text, want)
+	}
+}

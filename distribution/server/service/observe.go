@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -34,6 +35,16 @@ func newObserver(set *metrics.Set, log slog.Handler) *observer {
 // methods bounds what a client can make a label of.
 var methods = map[string]bool{"GET": true, "HEAD": true, "PUT": true, "POST": true, "PATCH": true, "DELETE": true}
 
+// clientOf is the address and port of the connection, or the address that a proxy
+// tells.
+func clientOf(seen *server.Observation) string {
+	connection, err := netip.ParseAddrPort(seen.RemoteAddr)
+	if !seen.Client.IsValid() || err == nil && connection.Addr().Unmap() == seen.Client {
+		return seen.RemoteAddr
+	}
+	return seen.Client.String()
+}
+
 func (o *observer) observe(seen *server.Observation) {
 	resource, method := seen.Route.String(), seen.Method
 	if !methods[method] {
@@ -55,7 +66,7 @@ func (o *observer) observe(seen *server.Observation) {
 		slog.Int64("sent", seen.SentBytes),
 		slog.Int64("received", seen.ReadBytes),
 		slog.Float64("seconds", float64(seen.Took.Microseconds())/1e6),
-		slog.String("client", seen.RemoteAddr),
+		slog.String("client", clientOf(seen)),
 		slog.String("agent", seen.UserAgent()),
 	)
 	for _, optional := range [...]struct{ name, value string }{{"user", seen.User}, {"repository", seen.Name}, {"digest", string(seen.Digest)}} {

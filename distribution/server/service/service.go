@@ -103,10 +103,13 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 
 func (s *Service) options(o *observer) server.Options {
 	c := s.config
+	proxies, _ := c.Proxies() // Check has found no mistake in them
 	options := server.Options{
 		Log:              s.log,
 		Guard:            s.guard,
 		Observe:          o.observe,
+		Limit:            c.Limiter(),
+		TrustedProxies:   proxies,
 		AllowSparse:      c.Limits.Sparse,
 		NoDelete:         !c.Limits.Delete,
 		IdleTimeout:      time.Duration(c.HTTP.IdleTimeout),

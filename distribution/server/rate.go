@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tare-oci/tare/distribution"
+)
+
+// clientAddr is where a request comes from. What a proxy that is trusted says of
+// that counts (X-Forwarded-For), and what a proxy that it trusts says, and so on;
+// what stands before the first one that is not is anybody's word.
+func clientAddr(r *http.Request, trusted []netip.Prefix) netip.Addr {
+	connection, _ := netip.ParseAddrPort(r.RemoteAddr) // else nobody's, and all of those are one
+	addr := connection.Addr().Unmap().WithZone("")
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && covers(trusted, addr); i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		addr = hop.Unmap().WithZone("")
+	}
+	return addr
+}
+
+func covers(prefixes []netip.Prefix, addr netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// neighbours are the addresses that count as one client: who has an address of
+// IPv6 has the other 2⁶⁴ of its network, too.
+func neighbours(addr netip.Addr) string {
+	if addr.Is6() {
+		if p, err := addr.Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return addr.String()
+}
+
+// guarded asks the Guard, and then whether the client has asked for too much. One
+// is a user, or an address where nobody has signed in. Who tries to sign in and
+// cannot has an account of his own for that, which is looked at first: to compare
+// passwords is work.
+func (g *Registry) guarded(q *request) error {
+	limit := g.opts.Limit
+	if limit == nil {
+		return g.guard(q)
+	}
+	address := neighbours(q.client)
+	failures := "failures " + address
+	tries := q.Header.Get("Authorization") != ""
+	if tries {
+		if wait := limit.Blocked(failures); wait > 0 {
+			return q.tooMany(wait)
+		}
+	}
+	err := g.guard(q)
+	client := "address " + address
+	switch {
+	case q.grant.User != "":
+		client = "user " + q.grant.User
+	case tries && err != nil:
+		client = failures
+	}
+	if wait := limit.Admit(client); wait > 0 {
+		return q.tooMany(wait)
+	}
+	if limit.PacesBytes() {
+		q.body.pieceBytes = limit.PieceBytes()
+		q.body.pace = func(n int64) { pause(q.Context(), limit.Pace(client, n)) }
+	}
+	return err
+}
+
+func pause(ctx context.Context, wait time.Duration) {
+	if wait <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
+	}
+}
+
+// tooMany says when to come again.
+func (q *request) tooMany(wait time.Duration) error {
+	q.w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+	q.w.Header().Del("Www-Authenticate")
+	return plainError(distribution.CodeTooManyRequests)
+}
