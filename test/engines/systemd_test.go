@@ -18,7 +18,7 @@ func TestSystemd(t *testing.T) {
 	}
 	runtime, image := testenv.Runtime(t), testenv.BaseImage(t)
 	servers := filepath.Dir(filepath.Dir(filepath.Dir(testenv.Tool(t, "dockerd"))))
-	vm := testenv.VM{Systemd: true, Timeout: 10 * time.Minute, Share: []string{dir, filepath.Dir(runtime), filepath.Dir(image), servers}}
+	vm := testenv.VM{Systemd: true, Timeout: 25 * time.Minute, Share: []string{dir, filepath.Dir(runtime), filepath.Dir(image), servers}}
 	if out := vm.Run(t, "bash", filepath.Join(dir, "systemd.sh"), runtime, image, servers); !strings.HasSuffix(out, "passed\n") {
 		t.Error(out)
 	}

@@ -3,6 +3,7 @@ package runtimecli_test
 import (
 	"bufio"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -324,6 +325,66 @@ func TestCheckpointFlags(t *testing.T) {
 			b.do("delete", "--force", "ID")
 		})
 	}
+}
+
+// A socket that is connected to one outside, as that of a log, is connected again.
+func TestCheckpointExternalSocket(t *testing.T) {
+	needsCRIU(t)
+	testenv.Leaks(t)
+	b := newCounter(t)
+	dir := filepath.Join(b.dir, "log")
+	if err := os.MkdirAll(filepath.Join(b.dir, "rootfs", dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/socket", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	hears := func() string {
+		t.Helper()
+		buf := make([]byte, 100)
+		if err := server.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := server.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	client, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: dir + "/socket", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := client.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	client.Close()
+	// Where it is for the server: that is what the kernel knows of it.
+	b.Mounts = append(b.Mounts, specs.Mount{Destination: dir, Source: dir, Options: []string{"bind"}})
+	b.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.05; done"}
+	cmd := b.command("run", "--detach", "--preserve-fds", "1", "ID")
+	cmd.ExtraFiles = []*os.File{file}
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	file.Close()
+	hears()
+	if m := b.lastError("checkpoint", "--image-path", "image", "--work-path", "work", "ID"); !strings.Contains(m, "criu") {
+		t.Error("without --ext-unix-sk:", m)
+	}
+	b.do("checkpoint", "--ext-unix-sk", "--image-path", "image", "--work-path", "work", "ID")
+	b.detached("restore", "--detach", "--ext-unix-sk", "--image-path", "image", "--work-path", "work", "ID")
+	for range 200 { // what is on its way, and more
+		hears()
+	}
+	b.do("delete", "--force", "ID")
 }
 
 // The memory can go to a server elsewhere, and comes back from what that keeps.

@@ -64,6 +64,15 @@ succeeds "$runtime" pause c1
 contains status "$("$runtime" state c1)" '"paused"'
 succeeds "$runtime" resume c1
 contains exec "$("$runtime" exec c1 cat /proc/1/comm)" sleep
+echo "checkpoint, restore"
+succeeds "$runtime" checkpoint --image-path /root/image --work-path /root/work c1
+want unit "$(unit cri-c1.scope LoadState)" not-found
+started "$runtime" --systemd-cgroup restore --detach --image-path /root/image --work-path /root/work c1
+contains status "$("$runtime" state c1)" '"running"'
+contains exec "$("$runtime" exec c1 cat /proc/1/comm)" sleep
+want cgroup "$(unit cri-c1.scope ControlGroup)" /test.slice/test-a.slice/cri-c1.scope
+want limits "$(cat "$(dir_of cri-c1.scope pids)/pids.max")" 77
+want process "$(cat "$(dir_of cri-c1.scope freezer)/cgroup.procs")" "$("$runtime" state c1 | sed -n 's/.*"pid": \([0-9]*\),/\1/p')"
 dir=$(dir_of cri-c1.scope freezer)
 succeeds "$runtime" delete --force c1
 want unit "$(unit cri-c1.scope LoadState)" not-found
