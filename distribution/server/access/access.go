@@ -200,6 +200,9 @@ func (g *Guard) authenticate(r *http.Request) (user string, err error) {
 		}
 	}
 	user, password, ok := r.BasicAuth()
+	if ok && user == "" && password == "" {
+		return "", nil // what podman and skopeo say who have no password
+	}
 	if !ok || g.opts.Passwords == "" {
 		if r.Header.Get("Authorization") != "" {
 			return "", distribution.ErrUnauthorized

@@ -100,6 +100,25 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// podman and skopeo send an empty name and password where they have none.
+func TestEmptyPassword(t *testing.T) {
+	g, _ := newGuard(t, Rule{[]string{Anonymous}, []string{"public"}, []string{"pull"}})
+	r := httptest.NewRequest("GET", "/v2/", nil)
+	r.SetBasicAuth("", "")
+	for repo, want := range map[string]error{"public": nil, "private": distribution.ErrUnauthorized} {
+		if grant, err := g.Allow(r, []server.Access{{Repository: repo, Action: server.ActionPull}}); !errors.Is(err, want) || grant.User != "" {
+			t.Error(repo, grant, err)
+		}
+	}
+	if _, err := g.Allow(r, nil); !errors.Is(err, distribution.ErrUnauthorized) {
+		t.Error(err)
+	}
+	r.SetBasicAuth("", "x")
+	if _, err := g.Allow(r, []server.Access{{Repository: "public", Action: server.ActionPull}}); !errors.Is(err, distribution.ErrUnauthorized) {
+		t.Error(err)
+	}
+}
+
 func TestWithoutRules(t *testing.T) {
 	g, _ := newGuard(t)
 	if _, err := allow(g, "bob", "b", server.ActionDelete, "any/thing"); err != nil {

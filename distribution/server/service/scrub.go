@@ -17,13 +17,17 @@ type rot struct {
 }
 
 func newRot(set *metrics.Set, log *slog.Logger) *rot {
-	return &rot{
+	r := &rot{
 		log:        log,
 		rotten:     set.Counter("tare_registry_rotten_blobs_total", "Blobs whose bytes were not those of their digest, and were quarantined."),
 		unreadable: set.Counter("tare_registry_unreadable_blobs_total", "Blobs that the scrubber could not read."),
 		blobs:      set.Counter("tare_registry_scrubbed_blobs_total", "Blobs that the scrubber has read and found right."),
 		bytes:      set.Counter("tare_registry_scrubbed_bytes_total", "Bytes of those blobs."),
 	}
+	for _, c := range []*metrics.Counter{r.rotten, r.unreadable, r.blobs, r.bytes} {
+		c.Add(0) // so that an alarm has something to look at from the beginning
+	}
+	return r
 }
 
 func (r *rot) found(blob storage.Rot) {
