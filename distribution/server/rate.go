@@ -49,32 +49,17 @@ func neighbours(addr netip.Addr) string {
 	return addr.String()
 }
 
-// guarded asks the Guard, and then whether the client has asked for too much. One
-// is a user, or an address where nobody has signed in. Who tries to sign in and
-// cannot has an account of his own for that, which is looked at first: to compare
-// passwords is work.
+// guarded asks the Guard, and then whether the client has asked for too much.
 func (g *Registry) guarded(q *request) error {
 	limit := g.opts.Limit
 	if limit == nil {
 		return g.guard(q)
 	}
-	address := neighbours(q.client)
-	failures := "failures " + address
-	tries := q.Header.Get("Authorization") != ""
-	if tries {
-		if wait := limit.Blocked(failures); wait > 0 {
-			return q.tooMany(wait)
-		}
-	}
-	err := g.guard(q)
-	client := "address " + address
-	switch {
-	case q.grant.User != "":
-		client = "user " + q.grant.User
-	case tries && err != nil:
-		client = failures
-	}
-	if wait := limit.Admit(client); wait > 0 {
+	client, wait, err := g.account(q.Request, q.client, func() (string, error) {
+		err := g.guard(q)
+		return q.grant.User, err
+	})
+	if wait > 0 {
 		return q.tooMany(wait)
 	}
 	if limit.PacesBytes() {
@@ -82,6 +67,48 @@ func (g *Registry) guarded(q *request) error {
 		q.body.pace = func(n int64) { pause(q.Context(), limit.Pace(client, n)) }
 	}
 	return err
+}
+
+// account finds whose account a request is on, and whether there is anything left on
+// it: if not, wait says for how long. A client is a user, or an address where nobody
+// has signed in. Who tries to sign in and cannot has an account of his own for that,
+// which is looked at before ask is called: to compare passwords is work.
+func (g *Registry) account(r *http.Request, addr netip.Addr, ask func() (user string, err error)) (client string, wait time.Duration, err error) {
+	address := neighbours(addr)
+	failures := "failures " + address
+	tries := r.Header.Get("Authorization") != ""
+	if tries {
+		if wait := g.opts.Limit.Blocked(failures); wait > 0 {
+			return failures, wait, nil
+		}
+	}
+	user, err := ask()
+	client = "address " + address
+	switch {
+	case user != "":
+		client = "user " + user
+	case tries && err != nil:
+		client = failures
+	}
+	return client, g.opts.Limit.Admit(client), err
+}
+
+// Admit is for what is served beside the API, to the same users under the same
+// limits: it asks the Guard, and counts the request. Where wait is not zero, the
+// client has to come again after that.
+func (g *Registry) Admit(r *http.Request, need []Access) (grant Grant, wait time.Duration, err error) {
+	ask := func() (string, error) {
+		if g.opts.Guard != nil {
+			grant, err = g.opts.Guard.Allow(r, need)
+		}
+		return grant.User, err
+	}
+	if g.opts.Limit == nil {
+		_, err = ask()
+		return grant, 0, err
+	}
+	_, wait, err = g.account(r, clientAddr(r, g.opts.TrustedProxies), ask)
+	return grant, wait, err
 }
 
 func pause(ctx context.Context, wait time.Duration) {

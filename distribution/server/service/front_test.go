@@ -216,3 +216,39 @@ func TestNoPages(t *testing.T) {
 		}
 	}
 }
+
+// TestRateOfPages: who asks for pages, or guesses passwords there, is on the same
+// account as who asks the API.
+func TestRateOfPages(t *testing.T) {
+	hash, err := bcrypt.GenerateFromPassword([]byte("pw"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := write(t, "users", "alice:"+string(hash)+"\n")
+	r := start(t, func(c *config.Config) {
+		c.Auth.Passwords = users
+		c.Rate = config.Rate{Requests: 1, Burst: 3}
+	})
+	for user, status := range map[string]int{"": 401, "alice": 200, "mallory": 401} {
+		var last *http.Response
+		for i, path := range []string{"/ui/", "/v2/", "/ui/", "/ui/", "/ui/"} {
+			q, err := http.NewRequest("GET", "http://"+r.addr+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if user != "" {
+				q.SetBasicAuth(user, "pw")
+			}
+			if last, err = http.DefaultClient.Do(q); err != nil {
+				t.Fatal(err)
+			}
+			last.Body.Close()
+			if i < 3 && last.StatusCode != status {
+				t.Errorf("%q: %s: %d", user, path, last.StatusCode)
+			}
+		}
+		if last.StatusCode != http.StatusTooManyRequests || last.Header.Get("Retry-After") == "" {
+			t.Errorf("%q: %d %v", user, last.StatusCode, last.Header)
+		}
+	}
+}

@@ -92,12 +92,12 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	if s.webhooks, err = s.openWebhooks(); err != nil {
 		return nil, err
 	}
+	s.registry = server.New(s.store, s.options(observer))
 	if c.Web.Enabled {
-		if s.pages, err = web.New(web.Options{Store: s.store, Guard: s.guard, Log: s.log, Observe: observer.observe}); err != nil {
+		if s.pages, err = web.New(web.Options{Store: s.store, Guard: s.guard, Admit: s.registry.Admit, Log: s.log, Observe: observer.observe}); err != nil {
 			return nil, err
 		}
 	}
-	s.registry = server.New(s.store, s.options(observer))
 	return s, nil
 }
 
@@ -255,7 +255,10 @@ func (s *Service) allow(r *http.Request, need []server.Access) error {
 	if s.guard == nil {
 		return nil
 	}
-	_, err := s.guard.Allow(r, need)
+	_, wait, err := s.registry.Admit(r, need)
+	if wait > 0 {
+		return distribution.ErrTooManyRequests
+	}
 	return err
 }
 

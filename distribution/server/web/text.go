@@ -28,15 +28,13 @@ func sizeText(bytes int64) string {
 
 func timeText(t *time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// typeText leaves out of a media type what all of them have.
+// typeText leaves out of the well-known media types what all of them have.
 func typeText(mediaType string) string {
-	for _, prefix := range []string{"application/vnd.oci.image.", "application/vnd.docker.image.", "application/vnd.docker.distribution.", "application/vnd."} {
+	for _, prefix := range []string{"application/vnd.oci.image.", "application/vnd.docker.image.", "application/vnd.docker.distribution."} {
 		if rest, ok := strings.CutPrefix(mediaType, prefix); ok {
-			mediaType = rest
-			break
+			return clip(strings.TrimSuffix(rest, "+json"))
 		}
 	}
-	mediaType = strings.TrimSuffix(mediaType, "+json")
 	return clip(mediaType)
 }
 

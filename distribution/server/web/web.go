@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"html/template"
 	"log/slog"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -44,6 +45,9 @@ type Options struct {
 	Store *storage.Store
 	// Guard decides who may see what. Nil shows everything to everybody.
 	Guard server.Guard
+	// Admit says who asks for a page, and whether it is too much: a Registry's
+	// method. Nil asks the Guard alone.
+	Admit func(r *http.Request, need []server.Access) (grant server.Grant, wait time.Duration, err error)
 	// Log gets what users are not told. Nil is silence.
 	Log *slog.Logger
 	// Observe is called at the end of each request. Nil is nobody.
@@ -61,6 +65,14 @@ type Handler struct {
 func New(o Options) (*Handler, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Admit == nil {
+		o.Admit = func(r *http.Request, need []server.Access) (grant server.Grant, wait time.Duration, err error) {
+			if o.Guard != nil {
+				grant, err = o.Guard.Allow(r, need)
+			}
+			return grant, 0, err
+		}
 	}
 	t, err := template.New("page.html").Funcs(template.FuncMap{
 		"size": sizeText, "time": timeText, "type": typeText, "short": shortDigest, "clip": clip,
@@ -207,7 +219,7 @@ func (h *Handler) make(w http.ResponseWriter, q *request) (*page, error) {
 		http.ServeContent(w, q.Request, "", time.Time{}, bytes.NewReader(h.style))
 		return nil, nil
 	}
-	if err := h.authenticate(q); err != nil {
+	if err := h.authenticate(w, q); err != nil {
 		return nil, err
 	}
 	rest := strings.TrimPrefix(q.URL.Path, Root)
@@ -241,11 +253,12 @@ func (h *Handler) make(w http.ResponseWriter, q *request) (*page, error) {
 
 // authenticate finds out who asks. Who does not say is somebody, too, unless he
 // asks to sign in.
-func (h *Handler) authenticate(q *request) error {
-	if h.opts.Guard == nil {
-		return nil
+func (h *Handler) authenticate(w http.ResponseWriter, q *request) error {
+	grant, wait, err := h.opts.Admit(q.Request, nil)
+	if wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+		return distribution.ErrTooManyRequests
 	}
-	grant, err := h.opts.Guard.Allow(q.Request, nil)
 	q.user = grant.User
 	if errors.Is(err, distribution.ErrUnauthorized) && q.Header.Get("Authorization") == "" && !q.URL.Query().Has("sign-in") {
 		return nil
