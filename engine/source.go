@@ -88,3 +88,15 @@ func (e *Engine) sourceElsewhere(ctx context.Context, name string, platform *v1.
 	}
 	return &source{name, img, stored[io.ReadCloser]{open}, src.Close}, nil
 }
+
+// verified makes a reader that vouches for what it yields.
+func verified(r io.ReadCloser, desc v1.Descriptor) (io.ReadCloser, error) {
+	v, err := image.VerifyReader(r, desc)
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{v, r}, nil
+}

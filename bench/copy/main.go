@@ -72,6 +72,8 @@ func run(ctx context.Context, layout string, runs int, bytesPerSecond int64, del
 		{"skopeo copy", "skopeo", `"$0" --insecure-policy copy -q --src-tls-verify=false "docker://$1" "oci:$2:x" &&
 			"$0" --insecure-policy copy -q --dest-tls-verify=false "oci:$2:x" "docker://$3"`},
 		{"crane", "crane", `"$0" pull --insecure --format oci "$1" "$2" && "$0" push --insecure "$2" "$3"`},
+		// tare and skopeo end when the layout is on the disk.
+		{"crane-synced", "crane", `"$0" pull --insecure --format oci "$1" "$2" && sync -f "$2" && "$0" push --insecure "$2" "$3"`},
 	}
 	var cases []measure.Case
 	for _, s := range scripts {

@@ -45,6 +45,7 @@ func (l *load) all() {
 	blob := make([]byte, blobBytes)
 	rand.Read(blob)
 	manifest := l.pushImage("bench/app", config, [][]byte{blob})
+	time.Sleep(3 * time.Second) // what has just been changed may be handled otherwise
 	configPath := "/v2/bench/app/blobs/" + digest.FromBytes(config).String()
 	blobPath := "/v2/bench/app/blobs/" + digest.FromBytes(blob).String()
 	for _, small := range []struct {

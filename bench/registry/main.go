@@ -1,11 +1,13 @@
 // Command registry compares tare serve with Debian's docker-registry (CNCF
-// distribution), both with their files on the same disk: processor time per
-// request and per GB, throughput, time of a push, and memory.
+// distribution 2), and with CNCF distribution 3 ("registry") and zot where they are
+// in PATH, all with their files on the same disk: processor time per request and per
+// GB, throughput, time of a push, memory, and how many repositories weigh.
 //
-//	go run ./bench/registry [-runs N] [-sync=false]
+//	go run ./bench/registry [-runs N] [-sync=false] [-repositories N]
 //
-// It needs docker-registry in PATH. The runs are interleaved; the figures are
-// medians, the last column is ours divided by theirs.
+// Processor time per manifest is also that of a Go handler that answers from memory,
+// which no registry written in Go can be better than. Runs are interleaved, each on a
+// fresh directory; the figures are medians, and a ratio is ours divided by theirs.
 package main
 
 import (
@@ -21,49 +23,102 @@ import (
 
 func main() {
 	runs := flag.Int("runs", 3, "interleaved runs of each")
-	sync := flag.Bool("sync", true, "tare serve syncs before it acknowledges; docker-registry never does")
+	sync := flag.Bool("sync", true, "tare serve syncs before it acknowledges; the others never do")
+	repositories := flag.Int("repositories", 1000, "repositories, of ten tags each, to start with and to list; 0 leaves that out")
+	handler := flag.Bool("handler", false, "be the handler that answers from memory")
 	flag.Parse()
-	if err := run(context.Background(), *runs, *sync); err != nil {
+	if *handler {
+		serveFromMemory()
+		return
+	}
+	if err := run(context.Background(), *runs, *sync, *repositories); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/registry:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, runs int, sync bool) error {
+// contender is a registry to be measured; start starts it on a directory, which may
+// have what it left there.
+type contender struct {
+	name  string
+	start func(dir string) (*server, error)
+}
+
+func contenders(dir string, sync bool) ([]contender, error) {
+	tare := filepath.Join(dir, "tare")
+	if out, err := exec.Command("go", "build", "-trimpath", "-o", tare, "./cmd/tare").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build tare: %w: %s", err, out)
+	}
+	all := []contender{{"tare serve", func(dir string) (*server, error) { return startTare(tare, dir, sync) }}}
+	for _, c := range []struct {
+		program string
+		start   func(program, dir string) (*server, error)
+	}{{"docker-registry", startDistribution}, {"registry", startDistribution}, {"zot", startZot}} {
+		path, err := exec.LookPath(c.program)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "bench/registry: without %s: %v\n", c.program, err)
+			continue
+		}
+		all = append(all, contender{c.program, func(dir string) (*server, error) { return c.start(path, dir) }})
+	}
+	return all, nil
+}
+
+func run(ctx context.Context, runs int, sync bool, repositories int) error {
 	dir, err := os.MkdirTemp("", "tare-bench-registry-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	tare := filepath.Join(dir, "tare")
-	if out, err := exec.Command("go", "build", "-trimpath", "-o", tare, "./cmd/tare").CombinedOutput(); err != nil {
-		return fmt.Errorf("build tare: %w: %s", err, out)
+	all, err := contenders(dir, sync)
+	if err != nil {
+		return err
 	}
-	results := map[string][2][]float64{}
-	var order []string
+	results := make([]map[string][]float64, len(all))
+	var names []string
 	for range runs {
-		for i, start := range []func(dir string) (*server, error){
-			func(dir string) (*server, error) { return startTare(tare, dir, sync) }, startDistribution,
-		} {
-			samples, err := measureOne(ctx, dir, start)
+		for i, c := range all {
+			samples, err := measureOne(ctx, dir, c, repositories)
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			if results[i] == nil {
+				results[i] = map[string][]float64{}
 			}
 			for _, s := range samples {
-				if _, seen := results[s.name]; !seen {
-					order = append(order, s.name)
+				if !slices.Contains(names, s.name) {
+					names = append(names, s.name)
 				}
-				both := results[s.name]
-				both[i] = append(both[i], s.value)
-				results[s.name] = both
+				results[i][s.name] = append(results[i][s.name], s.value)
 			}
 		}
+		if err := measureHandler(ctx, results[0], &names); err != nil {
+			return err
+		}
 	}
+	return print(all, results, names)
+}
+
+func print(all []contender, results []map[string][]float64, names []string) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 1, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\ttare serve\tdocker-registry\tratio\t")
-	for _, name := range order {
-		ours, theirs := median(results[name][0]), median(results[name][1])
-		fmt.Fprintf(w, "%s\t%.4g\t%.4g\t%.2f\t\n", name, ours, theirs, ours/theirs)
+	for i, c := range all {
+		fmt.Fprintf(w, "\t%s", c.name)
+		if i > 0 {
+			fmt.Fprint(w, "\tratio")
+		}
+	}
+	fmt.Fprintln(w, "\t")
+	for _, name := range names {
+		ours := median(results[0][name])
+		fmt.Fprintf(w, "%s\t%.4g", name, ours)
+		for _, theirs := range results[1:] {
+			if len(theirs[name]) > 0 {
+				fmt.Fprintf(w, "\t%.4g\t%.2f", median(theirs[name]), ours/median(theirs[name]))
+			} else {
+				fmt.Fprint(w, "\t\t")
+			}
+		}
+		fmt.Fprintln(w, "\t")
 	}
 	return w.Flush()
 }
@@ -74,18 +129,21 @@ func median(values []float64) float64 {
 }
 
 // measureOne starts a registry on a fresh directory and takes all figures of it.
-func measureOne(ctx context.Context, dir string, start func(string) (*server, error)) ([]sample, error) {
+func measureOne(ctx context.Context, dir string, c contender, repositories int) ([]sample, error) {
 	data, err := os.MkdirTemp(dir, "data-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(data)
-	s, err := start(data)
+	s, err := c.start(data)
 	if err != nil {
 		return nil, err
 	}
-	defer s.stop()
 	l := &load{server: s, ctx: ctx}
+	defer func() { l.server.stop() }()
 	l.all()
+	if repositories > 0 {
+		l.many(repositories, func() (*server, error) { return c.start(data) })
+	}
 	return l.samples, l.err
 }

@@ -2,13 +2,18 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,14 +37,84 @@ storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
 http: {addr: "127.0.0.1:0"}
 `
 
-func startDistribution(dir string) (*server, error) {
+func startDistribution(program, dir string) (*server, error) {
 	config := filepath.Join(dir, "config.yml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, distributionConfig, filepath.Join(dir, "data")), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("docker-registry", "serve", config)
+	cmd := exec.Command(program, "serve", config)
 	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	return startServer(cmd, `listening on (127\.0\.0\.1:[0-9]+)`)
+}
+
+// startZot starts zot, which does not tell the port it is on.
+func startZot(program, dir string) (*server, error) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := free.Addr().(*net.TCPAddr)
+	free.Close()
+	config := filepath.Join(dir, "config.json")
+	text := fmt.Appendf(nil, `{"distSpecVersion": "1.1.0", "storage": {"rootDirectory": %q}, "http": {"address": "127.0.0.1", "port": "%d"}, "log": {"level": "info"}}`,
+		filepath.Join(dir, "data"), addr.Port)
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(program, "serve", config)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s := &server{cmd, "http://" + addr.String()}
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", addr.String()); err == nil {
+			return s, conn.Close()
+		}
+	}
+	s.stop()
+	return nil, errors.New("zot did not start")
+}
+
+// serveFromMemory answers every request with one manifest.
+func serveFromMemory() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	body := bytes.Repeat([]byte("x"), handlerBytes)
+	fmt.Fprintln(os.Stderr, "listening on", listener.Addr())
+	http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", manifestType)
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		w.Write(body)
+	}))
+}
+
+// handlerBytes is about the size of a small image's manifest.
+const handlerBytes = 500
+
+// measureHandler measures the handler that answers from memory.
+func measureHandler(ctx context.Context, results map[string][]float64, names *[]string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	s, err := startServer(exec.Command(self, "-handler"), `listening on (127\.0\.0\.1:[0-9]+)`)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	l := &load{server: s, ctx: ctx}
+	l.get("/", handlerBytes, smallRequests, 8)
+	_, cpu := l.timed(func() { l.get("/", handlerBytes, smallRequests, 8) })
+	const name = "a handler from memory, µs CPU"
+	if !slices.Contains(*names, name) {
+		*names = append(*names, name)
+	}
+	results[name] = append(results[name], float64(cpu.Microseconds())/smallRequests)
+	return l.err
 }
 
 // startServer waits until the log tells the address.

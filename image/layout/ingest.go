@@ -49,8 +49,9 @@ type Ingest struct {
 	partial  string
 	hash     hash.Hash
 	offset   int64
-	done     bool // the blob is in its place
-	unusable bool // what is in the file after a failed write is not known
+	sent     int64 // what the kernel has been told to write
+	done     bool  // the blob is in its place
+	unusable bool  // what is in the file after a failed write is not known
 }
 
 // Ingest prepares to write the blob that desc describes. What an earlier
@@ -244,8 +245,15 @@ func (in *Ingest) Write(p []byte) (int, error) {
 		in.unusable = true
 		return n, in.store.blobError("write", in.desc.Digest, err)
 	}
+	if in.offset-in.sent >= sendBytes {
+		in.store.send(in.file, in.sent, in.offset)
+		in.sent = in.offset
+	}
 	return n, nil
 }
+
+// sendBytes is how much the disk is given at a time, while more comes.
+const sendBytes = 8 << 20
 
 // Commit verifies the blob and puts it in its place. Where bytes are missing,
 // the partial blob stays for a later attempt; where the digest is wrong, it is

@@ -8,6 +8,8 @@ import (
 	iofs "io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tare-oci/tare/distribution/server/storage"
 )
 
@@ -52,7 +54,7 @@ func (o *Objects) appendTo(f *os.File, offset int64, r io.Reader) (int64, error)
 	}
 	buffer := o.buffers.Get().(*[bufferBytes]byte)
 	defer o.buffers.Put(buffer)
-	w := &writer{f: f}
+	w := &writer{f: f, sync: !o.opts.NoSync, written: offset, sent: offset}
 	kept, err := io.CopyBuffer(w, struct{ io.Reader }{r}, buffer[:])
 	if w.err != nil {
 		// Not r failed but the device: what was taken up is given back.
@@ -64,14 +66,27 @@ func (o *Objects) appendTo(f *os.File, offset int64, r io.Reader) (int64, error)
 // writer hides the file's other methods from io.Copy, which would not use the
 // buffer, and tells its own errors from the reader's. It asks no context: when
 // a request ends its body does, and what came before is to be kept.
+//
+// Where the commit will sync, the kernel is told now and then to begin: the disk
+// would be idle else until the blob's end, which then waits for all of it.
 type writer struct {
-	f   *os.File
-	err error
+	f             *os.File
+	sync          bool
+	written, sent int64 // up to where
+	err           error
 }
+
+// sendBytes is how much the disk is given at a time.
+const sendBytes = 8 << 20
 
 func (w *writer) Write(p []byte) (int, error) {
 	n, err := w.f.Write(p)
 	w.err = err
+	if w.written += int64(n); w.sync && w.written-w.sent >= sendBytes {
+		// A hint: what is wrong with the disk, the commit's sync tells.
+		_ = unix.SyncFileRange(int(w.f.Fd()), w.sent, w.written-w.sent, unix.SYNC_FILE_RANGE_WRITE)
+		w.sent = w.written
+	}
 	return n, err
 }
 
