@@ -43,6 +43,9 @@ func ManifestType(contentType string, body []byte) (string, error) {
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrInvalidManifest, err)
 	}
+	if err := unambiguous(body); err != nil {
+		return "", err
+	}
 	if base, _, err := mime.ParseMediaType(contentType); err == nil {
 		contentType = base
 	} else {
@@ -63,6 +66,34 @@ func ManifestType(contentType string, body []byte) (string, error) {
 		return "", fmt.Errorf("Content-Type is %q but the manifest says %q: %w", contentType, clean(doc.MediaType), ErrInvalidManifest)
 	}
 	return contentType, nil
+}
+
+// unambiguous refuses an object with a key that is there twice, or once more in other
+// letters: Go's decoder takes the last one, others the first or the exact one, so that
+// a registry and its clients would read different manifests.
+func unambiguous(object []byte) error {
+	keys := json.NewDecoder(bytes.NewReader(object))
+	if _, err := keys.Token(); err != nil { // the brace
+		return fmt.Errorf("%w: %w", ErrInvalidManifest, err)
+	}
+	seen := map[string]bool{}
+	for keys.More() {
+		key, err := keys.Token()
+		var value json.RawMessage
+		if err == nil {
+			err = keys.Decode(&value)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalidManifest, err)
+		}
+		name, _ := key.(string)
+		folded := strings.ToLower(strings.ToUpper(name)) // as encoding/json compares
+		if seen[folded] {
+			return fmt.Errorf("%q is there twice: %w", clean(name), ErrInvalidManifest)
+		}
+		seen[folded] = true
+	}
+	return nil
 }
 
 func vague(mediaType string) bool {

@@ -195,6 +195,7 @@ func TestManifestType(t *testing.T) {
 		{"text/plain", `{"config":{}}`, image},
 		{"", `{}`, ""}, {index, `{"mediaType":"` + image + `"}`, ""},
 		{image, `[]`, ""}, {image, `not json`, ""}, {image, ``, ""}, {image, `{"a":1} {}`, ""},
+		{image, `{"layers":[],"Layers":[]}`, ""}, {image, `{"layers":[],"layer\u017f":[]}`, ""}, {image, `{"layers":[],"layers":[]}`, ""},
 		{"", `{"mediaType":"a\n/b"}`, ""}, {"", `{"mediaType":7}`, ""},
 	} {
 		got, err := ManifestType(c.contentType, []byte(c.body))
@@ -202,6 +203,29 @@ func TestManifestType(t *testing.T) {
 			t.Errorf("%q %q: %q, %v", c.contentType, c.body, got, err)
 		}
 	}
+}
+
+// FuzzManifestType: what is taken for a manifest is one JSON object, and its type,
+// where it states one, is the one that is told.
+func FuzzManifestType(f *testing.F) {
+	f.Add("application/vnd.oci.image.manifest.v1+json", []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}`))
+	f.Add("", []byte(`{"manifests":[]}`))
+	f.Add("text/html; charset=utf-8", []byte(`{"mediaType":"a/b"}`))
+	f.Add("application/json", []byte(`{"mediaType":"a/b","mediatype":"c/d"}`))
+	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
+		mediaType, err := ManifestType(contentType, body)
+		if err != nil {
+			return
+		}
+		var doc map[string]json.RawMessage
+		if err := json.Unmarshal(body, &doc); err != nil {
+			t.Fatalf("took %q: %v", body, err)
+		}
+		var stated string
+		if json.Unmarshal(doc["mediaType"], &stated) == nil && stated != "" && stated != mediaType {
+			t.Fatalf("%q states %q, told %q", body, stated, mediaType)
+		}
+	})
 }
 
 func TestVerify(t *testing.T) {

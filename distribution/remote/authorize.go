@@ -215,7 +215,7 @@ func (a *authorizer) fetchToken(ctx context.Context, h *hostAuth, cred auth.Cred
 	if err != nil {
 		return token{}, withoutURL(err)
 	}
-	resp.Body = &answerBody{resp.Body, ctx, watch}
+	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, watch: watch}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		io.CopyN(io.Discard, resp.Body, distribution.MaxErrorBodyBytes)

@@ -130,7 +130,7 @@ func (c *Client) send(ctx context.Context, call *call) (*http.Response, string, 
 		return nil, "", withoutURL(err)
 	}
 	c.keepScheme(req.URL.Host, req.URL.Scheme)
-	resp.Body = &answerBody{resp.Body, ctx, watch}
+	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, watch: watch}
 	return resp, authorization, nil
 }
 

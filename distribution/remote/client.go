@@ -62,7 +62,8 @@ type Options struct {
 	// for more gets its refusal reported instead. Default 60 s.
 	MaxRetryAfter time.Duration
 	// HeaderTimeout bounds the wait for an answer's headers, IdleTimeout the
-	// wait for the next bytes of a body, in either direction. Default 60 s, 30 s.
+	// wait for the next bytes of a body, in either direction; 16 KiB have to come in
+	// that time. Default 60 s, 30 s.
 	HeaderTimeout time.Duration
 	IdleTimeout   time.Duration
 }
@@ -261,6 +262,10 @@ type watch struct {
 
 var errIdle = errors.New("no data for too long")
 
+// leastBytes is what has to come in the idle time: who gives a byte now and then is
+// no better than who gives none.
+const leastBytes = 16 << 10
+
 func newWatch(ctx context.Context, idle time.Duration) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{idle: idle, cancel: cancel}
@@ -269,21 +274,29 @@ func newWatch(ctx context.Context, idle time.Duration) (context.Context, *watch)
 	return ctx, w
 }
 
-func (w *watch) start() { w.timer.Reset(w.idle) }
-func (w *watch) stop()  { w.timer.Stop() }
-func (w *watch) end()   { w.timer.Stop(); w.cancel(context.Canceled) }
+func (w *watch) start(d time.Duration) { w.timer.Reset(d) }
+func (w *watch) stop()                 { w.timer.Stop() }
+func (w *watch) end()                  { w.timer.Stop(); w.cancel(context.Canceled) }
 
-// answerBody is an answer's body: each wait for bytes is bounded.
+// answerBody is an answer's body: each wait for bytes is bounded, and all waits
+// together for the next of leastBytes.
 type answerBody struct {
 	io.ReadCloser
 	ctx context.Context
 	*watch
+	waited time.Duration
+	came   int // since then
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
-	b.start()
+	began := time.Now()
+	b.start(b.idle - b.waited)
 	n, err := b.ReadCloser.Read(p)
 	b.stop()
+	b.waited += time.Since(began)
+	if b.came += n; b.came >= leastBytes {
+		b.waited, b.came = 0, 0
+	}
 	if err != nil && err != io.EOF && context.Cause(b.ctx) == errIdle {
 		err = fmt.Errorf("%w (%s)", errIdle, b.idle)
 	}
@@ -307,7 +320,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.stop()
 	n, err := b.ReadCloser.Read(p)
 	if err == nil {
-		b.start()
+		b.start(b.idle)
 	}
 	return n, err
 }

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -348,6 +349,40 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// Who gives a byte now and then is not listened to for ever, and neither is one who
+// refuses at great length.
+func TestSlowAndLongAnswers(t *testing.T) {
+	drip := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
+		for r.Context().Err() == nil {
+			io.WriteString(w, " ")
+			http.NewResponseController(w).Flush()
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	opts := quick()
+	opts.MaxAttempts = 2
+	f := newFaulty(t, drip)
+	_, _, err := newClient(t, opts).Resolve(t.Context(), f.ref("x"))
+	wantErr(t, err, errIdle)
+	f.wantRequests(t, 2)
+	_, desc := blob(1 << 20)
+	_, err = pullBlob(newClient(t, opts), newFaulty(t, drip), desc, 0)
+	wantErr(t, err, errIdle)
+
+	f = newFaulty(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				return
+			}
+		}
+	})
+	_, _, err = newClient(t, opts).Resolve(t.Context(), f.ref("x"))
+	wantErr(t, err, distribution.ErrDenied)
+	f.wantRequests(t, 1)
+}
+
 // Retry-After is waited for, as seconds and as a date.
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
@@ -389,12 +424,19 @@ func TestBadManifests(t *testing.T) {
 		w.Header().Set("Content-Length", strconv.Itoa(100<<20))
 		zeros(w, r)
 	}
+	var bomb bytes.Buffer // a thousandth of what it inflates to
+	z := gzip.NewWriter(&bomb)
+	for range 64 {
+		z.Write(make([]byte, 1<<20))
+	}
+	z.Close()
 	other := digest.FromString("other").String()
 	for name, c := range map[string]struct {
 		step http.HandlerFunc
 		ref  string // tag or digest
 		want error
 	}{
+		"gzip bomb":          {step(200, bomb.String(), "Content-Type: "+ocispec.MediaTypeImageManifest, "Content-Encoding: gzip"), "x", distribution.ErrInvalidManifest},
 		"not JSON":           {step(200, "<html>", "Content-Type: text/html"), "x", distribution.ErrInvalidManifest},
 		"no object":          {step(200, "[]", "Content-Type: "+ocispec.MediaTypeImageManifest), "x", distribution.ErrInvalidManifest},
 		"another type":       {step(200, manifestBody, "Content-Type: "+ocispec.MediaTypeImageIndex), "x", distribution.ErrInvalidManifest},
