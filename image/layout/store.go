@@ -233,7 +233,7 @@ func (s *Store) sync(f *os.File) error {
 func (s *Store) send(f *os.File, from, to int64) {
 	if !s.opts.NoSync {
 		// A hint: what is wrong with the disk, sync tells.
-		_ = unix.SyncFileRange(int(f.Fd()), from, to-from, unix.SYNC_FILE_RANGE_WRITE)
+		unix.SyncFileRange(int(f.Fd()), from, to-from, unix.SYNC_FILE_RANGE_WRITE)
 	}
 }
 

@@ -84,7 +84,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	w.err = err
 	if w.written += int64(n); w.sync && w.written-w.sent >= sendBytes {
 		// A hint: what is wrong with the disk, the commit's sync tells.
-		_ = unix.SyncFileRange(int(w.f.Fd()), w.sent, w.written-w.sent, unix.SYNC_FILE_RANGE_WRITE)
+		unix.SyncFileRange(int(w.f.Fd()), w.sent, w.written-w.sent, unix.SYNC_FILE_RANGE_WRITE)
 		w.sent = w.written
 	}
 	return n, err
