@@ -27,6 +27,7 @@ var resultLine = regexp.MustCompile(`(?m)^\s*(Disabled|Skip|Pass|FAIL|Error|Tota
 // TestConformance runs the suite against the registry as most will run it, and
 // with everything it knows switched on. Nothing may fail and nothing be skipped.
 func TestConformance(t *testing.T) {
+	t.Parallel() // the tests that wait for other programs wait together
 	suite := testenv.GoTool(t, "github.com/opencontainers/distribution-spec/conformance@"+conformanceVersion)
 	for _, c := range []struct {
 		name    string
@@ -87,10 +88,12 @@ func bucket(t testing.TB) storage.Objects {
 // TestSkopeo pushes real images with Debian's skopeo, pulls them back and
 // compares every blob.
 func TestSkopeo(t *testing.T) {
+	t.Parallel()
 	images := testenv.Images(t)
 	addr := serve(t, newRegistry(t, server.Options{}))
 	for _, image := range []string{"small", "medium", "manyfiles", "zstd", "multiarch"} {
 		t.Run(image, func(t *testing.T) {
+			t.Parallel()
 			layout := filepath.Join(images, image)
 			testenv.PushLayout(t, addr, layout, "latest", "test/"+image+":v1")
 			back := filepath.Join(t.TempDir(), "layout")

@@ -191,6 +191,7 @@ func (r *replicas) collect(ctx context.Context) (report storage.CollectReport) {
 // is pushed, deleted and collected beside it, and at the end the collector
 // leaves nothing else.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		long time.Duration
@@ -208,6 +209,7 @@ func TestReplicas(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			r := newReplicas(t, c.open(t))
 			ctx, stop := context.WithCancel(t.Context())
 			var workers, collectors sync.WaitGroup
