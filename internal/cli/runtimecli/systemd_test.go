@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tare-oci/tare/internal/testenv"
 )
@@ -16,7 +17,7 @@ func TestSystemd(t *testing.T) {
 	}
 	runtime := testenv.Command(t, "tare-runtime")
 	for _, v1 := range []bool{false, true} {
-		vm := testenv.VM{Systemd: true, CgroupV1: v1, Share: []string{dir, filepath.Dir(runtime)}}
+		vm := testenv.VM{Systemd: true, CgroupV1: v1, Timeout: 15 * time.Minute, Share: []string{dir, filepath.Dir(runtime)}}
 		if out := vm.Run(t, "bash", filepath.Join(dir, "systemd.sh"), runtime); !strings.HasSuffix(out, "passed\n") {
 			t.Errorf("cgroup v1 %v:\n%s", v1, out)
 		}
