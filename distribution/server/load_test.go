@@ -142,16 +142,17 @@ func (c *client) round(random *rand.Rand) {
 	c.do("GET", "/manifests/latest", nil, 404)
 }
 
-// TestLoad: 64 clients that push, pull and delete while the collector is at
+// TestLoad: many clients that push, pull and delete while the collector is at
 // work see no error, and leave nothing open.
 func TestLoad(t *testing.T) {
 	for name, c := range map[string]struct {
 		objects func(testing.TB) storage.Objects
+		clients int
 		lasts   time.Duration
 		grace   time.Duration
 	}{
-		"files": {files, 8 * time.Second, time.Second},
-		"S3":    {bucket, 5 * time.Second, 20 * time.Second},
+		"files": {files, 64, 8 * time.Second, time.Second},
+		"S3":    {bucket, 24, 5 * time.Second, 20 * time.Second},
 	} {
 		openFiles := func() int {
 			entries, err := os.ReadDir("/proc/self/fd")
@@ -163,7 +164,7 @@ func TestLoad(t *testing.T) {
 		goroutines, fds := runtime.NumGoroutine(), openFiles()
 		t.Run(name, func(t *testing.T) {
 			store := storage.New(c.objects(t), storage.Options{Grace: c.grace})
-			requests, removed := loaded(t, store, c.lasts, c.grace)
+			requests, removed := loaded(t, store, c.clients, c.lasts, c.grace)
 			t.Logf("%d requests, %d blobs collected", requests, removed)
 		})
 		for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines || openFiles() > fds; time.Sleep(20 * time.Millisecond) {
@@ -175,8 +176,8 @@ func TestLoad(t *testing.T) {
 }
 
 // loaded puts a registry to work.
-func loaded(t *testing.T, store *storage.Store, lasts, grace time.Duration) (requests int64, removed int) {
-	const clients, maxHeapBytes = 64, 256 << 20
+func loaded(t *testing.T, store *storage.Store, clients int, lasts, grace time.Duration) (requests int64, removed int) {
+	const maxHeapBytes = 256 << 20
 	addr := serve(t, server.New(store, server.Options{}))
 	transport := &http.Transport{MaxIdleConnsPerHost: clients}
 	defer transport.CloseIdleConnections()
