@@ -602,8 +602,9 @@ func TestReplicas(t *testing.T) {
 // TestKeep: what nobody asks for goes after its time, what is in use stays.
 func TestKeep(t *testing.T) {
 	o := newOrigin(t)
-	m := newMirror(t, Source{Prefix: "hub", URL: o.URL, Fresh: time.Hour, Keep: 400 * time.Millisecond})
+	m := newMirror(t, Source{Prefix: "hub", URL: o.URL, Fresh: time.Hour, Keep: 30 * 24 * time.Hour})
 	one := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`
+	d := digest.FromString(one)
 	for repo, tag := range map[string]string{"used": "a", "unused": "b"} {
 		o.manifest(repo, tag, one)
 		m.want(t, 200, one, "/v2/hub/"+repo+"/manifests/"+tag)
@@ -611,17 +612,22 @@ func TestKeep(t *testing.T) {
 	if a := m.do(t, http.MethodPut, "/v2/pushed/manifests/v1", one, "Content-Type", ocispec.MediaTypeImageManifest); a.status != 201 {
 		t.Error(a)
 	}
-	for deadline := time.Now().Add(600 * time.Millisecond); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		m.want(t, 200, one, "/v2/hub/used/manifests/a")
+	long := time.Now().Add(-31 * 24 * time.Hour)
+	for _, repo := range []string{"hub/used", "hub/unused", "pushed"} {
+		if err := os.Chtimes(m.dir+"/repositories/"+repo+"/_manifests/sha256-"+d.Encoded(), long, long); err != nil {
+			t.Fatal(err)
+		}
 	}
+	m.want(t, 200, one, "/v2/hub/used/manifests/a")
 	if n, err := m.set.Expire(t.Context()); err != nil || n != 1 {
 		t.Errorf("%d manifests removed, %v", n, err)
 	}
 	for repo, want := range map[string]bool{"hub/used": true, "hub/unused": false, "pushed": true} {
-		if _, err := m.store.Manifest(t.Context(), repo, digest.FromString(one).String()); (err == nil) != want {
+		if _, err := m.store.Manifest(t.Context(), repo, d.String()); (err == nil) != want {
 			t.Errorf("%s: %v", repo, err)
 		}
 	}
+	m.want(t, 200, one, "/v2/hub/unused/manifests/b") // and is fetched again
 }
 
 // TestStoreFull: who cannot keep a blob still hands it on, if it is the right one.

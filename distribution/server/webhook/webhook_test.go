@@ -217,7 +217,7 @@ func TestEvents(t *testing.T) {
 // come in their order when it is back.
 func TestRecovers(t *testing.T) {
 	v := newReceiver(t)
-	h, c := newHub(t, Endpoint{URL: v.URL, Format: "cloudevents", Timeout: 50 * time.Millisecond, Attempts: 100})
+	h, c := newHub(t, Endpoint{URL: v.URL, Format: "cloudevents", Timeout: time.Second, Attempts: 100})
 	do := registry(t, h)
 	for _, answer := range []func(w http.ResponseWriter, r *http.Request){
 		func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) },
