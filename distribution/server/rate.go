@@ -29,6 +29,15 @@ func clientAddr(r *http.Request, trusted []netip.Prefix) netip.Addr {
 	return addr
 }
 
+// ClientAddr is where a request comes from, beyond the proxies that are trusted. It
+// is not valid where nobody wants to know more than the connection's address.
+func (g *Registry) ClientAddr(r *http.Request) netip.Addr {
+	if g.opts.Limit == nil && len(g.opts.TrustedProxies) == 0 {
+		return netip.Addr{}
+	}
+	return clientAddr(r, g.opts.TrustedProxies)
+}
+
 func covers(prefixes []netip.Prefix, addr netip.Addr) bool {
 	for _, p := range prefixes {
 		if p.Contains(addr) {
@@ -107,7 +116,7 @@ func (g *Registry) Admit(r *http.Request, need []Access) (grant Grant, wait time
 		_, err = ask()
 		return grant, 0, err
 	}
-	_, wait, err = g.account(r, clientAddr(r, g.opts.TrustedProxies), ask)
+	_, wait, err = g.account(r, g.ClientAddr(r), ask)
 	return grant, wait, err
 }
 

@@ -174,10 +174,7 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()[distribution.HeaderAPIVersion] = []string{"registry/2.0"}
 	body := newBody(w, r, g.opts.IdleTimeout)
 	r.Body = body
-	q := &request{Request: r, w: body.writer(), body: body}
-	if g.opts.Limit != nil || len(g.opts.TrustedProxies) > 0 {
-		q.client = clientAddr(r, g.opts.TrustedProxies)
-	}
+	q := &request{Request: r, w: body.writer(), body: body, client: g.ClientAddr(r)}
 	if err := g.serve(q); err != nil {
 		g.refuse(q, err)
 	}

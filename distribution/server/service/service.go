@@ -94,7 +94,11 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	}
 	s.registry = server.New(s.store, s.options(observer))
 	if c.Web.Enabled {
-		if s.pages, err = web.New(web.Options{Store: s.store, Guard: s.guard, Admit: s.registry.Admit, Log: s.log, Observe: observer.observe}); err != nil {
+		s.pages, err = web.New(web.Options{Store: s.store, Guard: s.guard, Admit: s.registry.Admit, Log: s.log, Observe: func(seen *server.Observation) {
+			seen.Client = s.registry.ClientAddr(seen.Request)
+			observer.observe(seen)
+		}})
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -63,6 +63,9 @@ func newEvent(action string, seen *server.Observation) Event {
 	if len(e.Agent) > maxAgentBytes {
 		e.Agent = e.Agent[:maxAgentBytes]
 	}
+	if seen.Client.IsValid() { // beyond proxies
+		e.Client = seen.Client.String()
+	}
 	query := seen.URL.Query()
 	switch action {
 	case ActionMount:
