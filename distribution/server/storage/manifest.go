@@ -135,13 +135,14 @@ func (s *Store) putCounted(ctx context.Context, repo string, objects []Object) e
 			sizeBytes = int64(len(objects[0].Data))
 		}
 	}
-	if err := s.reserve(ctx, repo, sizeBytes); err != nil {
+	counts, err := s.reserve(ctx, repo, sizeBytes)
+	if err != nil {
 		return err
 	}
 	if err := s.objects.PutAll(ctx, objects); err != nil {
-		return errors.Join(err, s.giveBack(ctx, repo, sizeBytes))
+		return errors.Join(err, s.giveBack(ctx, repo, sizeBytes, counts))
 	}
-	return nil
+	return s.stored(ctx, repo, sizeBytes, counts)
 }
 
 func (s *Store) fixed(repo, tag string) bool { return s.opts.Fixed != nil && s.opts.Fixed(repo, tag) }

@@ -24,7 +24,11 @@ func (s *Store) beginCount(ctx context.Context) (*recount, error) {
 	}
 	c := &recount{Store: s, found: map[string]int64{}}
 	err := s.each(ctx, usageDir, func(name string) error {
-		return s.changeUsage(ctx, fromInName(name), func(u *usage) error { u.SinceBytes = 0; return nil })
+		return s.changeUsage(ctx, fromInName(name), func(u *usage) error {
+			u.SinceBytes = 0
+			u.Counts++
+			return nil
+		})
 	})
 	if err == nil {
 		err = s.each(ctx, sessionDir, func(id string) error { return c.session(ctx, id) })

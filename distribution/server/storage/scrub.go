@@ -86,10 +86,13 @@ func (s *Store) verify(ctx context.Context, d digest.Digest, pace func(n int) er
 	if err != nil {
 		return info, fmt.Errorf("blob %s: %w", d, err)
 	}
-	if found != d {
-		return info, errors.Join(fmt.Errorf("blob %s is rotten: %w", d, ErrDigest), s.quarantine(ctx, d, found, info))
+	if found == d {
+		return info, nil
 	}
-	return info, nil
+	if err := s.quarantine(ctx, d, found, info); err != nil {
+		return info, fmt.Errorf("blob %s is rotten, and still there: %w", d, err)
+	}
+	return info, fmt.Errorf("blob %s is rotten: %w", d, ErrDigest)
 }
 
 // ScrubOptions say how blobs are read again.

@@ -134,9 +134,13 @@ func (s *Store) mount(ctx context.Context, repo string, d digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	counted, err := s.namespaceHas(ctx, repo, d)
-	if err == nil && !counted {
-		err = s.reserve(ctx, repo, info.SizeBytes)
+	there, err := s.namespaceHas(ctx, repo, d)
+	sizeBytes, counts := info.SizeBytes, int64(0)
+	if there {
+		sizeBytes = 0
+	}
+	if err == nil {
+		counts, err = s.reserve(ctx, repo, sizeBytes)
 	}
 	if err != nil {
 		return err
@@ -144,10 +148,10 @@ func (s *Store) mount(ctx context.Context, repo string, d digest.Digest) error {
 	if err = s.link(ctx, repo, d); err == nil {
 		_, err = s.objects.Stat(ctx, dataKey(d)) // or has it been collected meanwhile?
 	}
-	if err != nil && !counted {
-		err = errors.Join(err, s.giveBack(ctx, repo, info.SizeBytes))
+	if err != nil {
+		return errors.Join(err, s.giveBack(ctx, repo, sizeBytes, counts))
 	}
-	return err
+	return s.stored(ctx, repo, sizeBytes, counts)
 }
 
 // maxMountSources bounds how many repositories are asked for one that a client

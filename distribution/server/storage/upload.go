@@ -25,6 +25,7 @@ type session struct {
 	Algorithm digest.Algorithm `json:"algorithm"`
 	Hash      []byte           `json:"hash,omitempty"`
 	Started   time.Time        `json:"started"`
+	Counts    int64            `json:"counts,omitempty"` // when it was first counted, see usage
 }
 
 const maxSessionBytes = 4 << 10
@@ -150,11 +151,14 @@ func (s *Store) append(ctx context.Context, id string, u *session, at int64, r i
 		err = io.ErrShortWrite
 	}
 	if isQuota(err) {
-		return nil, errors.Join(err, s.giveBack(ctx, u.Repository, counted.reserved), s.discard(ctx, id, *u))
+		return nil, errors.Join(err, s.giveBack(ctx, u.Repository, counted.reserved, counted.counts), s.discard(ctx, id, *u))
 	}
 	if kept != hashing.n || kept == 0 && err != nil {
 		// The hash is of more than what is there, so u stays where it was.
-		return nil, errors.Join(fmt.Errorf("upload %s: %w", id, err), s.giveBack(ctx, u.Repository, counted.reserved))
+		return nil, errors.Join(fmt.Errorf("upload %s: %w", id, err), s.giveBack(ctx, u.Repository, counted.reserved, counted.counts))
+	}
+	if u.Offset == 0 {
+		u.Counts = counted.counts
 	}
 	u.Mark = mark
 	state, marshalErr := h.(encoding.BinaryMarshaler).MarshalBinary()
@@ -253,10 +257,12 @@ func (s *Store) CommitUpload(ctx context.Context, repo, id string, at int64, r i
 	if err := s.objects.CommitStream(ctx, id, u.Mark, dataKey(d)); err != nil {
 		return s.lost(ctx, id, u, err)
 	}
+	settle := s.stored
 	if double {
-		if err := s.giveBack(ctx, repo, u.Offset); err != nil {
-			return err
-		}
+		settle = s.giveBack
+	}
+	if err := settle(ctx, repo, u.Offset, u.Counts); err != nil {
+		return err
 	}
 	s.uploads.add(-1)
 	return s.objects.DeleteScratch(ctx, sessionKey(id))
@@ -317,7 +323,7 @@ func (s *Store) discard(ctx context.Context, id string, u session) error {
 	if err := s.objects.DiscardStream(ctx, id); err != nil {
 		return err
 	}
-	if err := s.giveBack(ctx, u.Repository, u.Offset); err != nil {
+	if err := s.giveBack(ctx, u.Repository, u.Offset, u.Counts); err != nil {
 		return err
 	}
 	s.uploads.add(-1)

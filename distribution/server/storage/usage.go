@@ -17,7 +17,7 @@ import (
 // and what is removed afterwards: so a counter is never less than what is there,
 // but may be more when a registry dies in between. Each collection counts anew.
 //
-//	usage/library         {"used": 1234, "since": 0}
+//	usage/library         {"used": 1234, "since": 0, "counts": 7}
 //	usage/team,app        that of the namespace team/app ("/" written ",")
 //	usage-counted         by which rules the last count went
 
@@ -62,6 +62,8 @@ type usage struct {
 	UsedBytes int64 `json:"used"`
 	// SinceBytes is what has been added since the count under way began.
 	SinceBytes int64 `json:"since"`
+	// Counts is how many have begun.
+	Counts int64 `json:"counts"`
 }
 
 // quota is the one that a repository is under.
@@ -96,34 +98,56 @@ func (s *Store) changeUsage(ctx context.Context, namespace string, change func(*
 	return nil
 }
 
-// reserve counts what is about to be stored in a repository. A *QuotaError says
-// that there is no room for it.
-func (s *Store) reserve(ctx context.Context, repo string, sizeBytes int64) error {
+// reserve counts what is about to be stored in a repository, and returns how many
+// counts had begun then. A *QuotaError says that there is no room for it.
+func (s *Store) reserve(ctx context.Context, repo string, sizeBytes int64) (counts int64, err error) {
 	q, ok := s.quota(repo)
 	if !ok || sizeBytes == 0 {
-		return nil
+		return 0, nil
 	}
-	return s.changeUsage(ctx, q.Namespace, func(u *usage) error {
+	err = s.changeUsage(ctx, q.Namespace, func(u *usage) error {
 		if sizeBytes > q.LimitBytes-u.UsedBytes {
 			return &QuotaError{q, u.UsedBytes, sizeBytes}
 		}
-		u.UsedBytes += sizeBytes
-		u.SinceBytes += sizeBytes
+		u.add(sizeBytes)
+		counts = u.Counts
 		return nil
 	})
+	return counts, err
 }
 
-// giveBack takes back what reserve has counted and was not stored.
-func (s *Store) giveBack(ctx context.Context, repo string, sizeBytes int64) error {
+func (u *usage) add(sizeBytes int64) {
+	u.UsedBytes += sizeBytes
+	u.SinceBytes += sizeBytes
+}
+
+// giveBack takes back what reserve has counted and was not stored. If a count has
+// begun since, that may not have come to it, and it stays until the next one.
+func (s *Store) giveBack(ctx context.Context, repo string, sizeBytes, counts int64) error {
 	q, ok := s.quota(repo)
 	if !ok || sizeBytes == 0 {
 		return nil
 	}
 	return s.changeUsage(context.WithoutCancel(ctx), q.Namespace, func(u *usage) error {
-		u.UsedBytes -= sizeBytes
-		u.SinceBytes -= sizeBytes
+		if u.Counts == counts {
+			u.add(-sizeBytes)
+		}
 		return nil
 	})
+}
+
+// stored is for what reserve has counted and is there now. If a count has begun
+// since, that has lost the reservation, and may not come to what is there.
+func (s *Store) stored(ctx context.Context, repo string, sizeBytes, counts int64) error {
+	q, ok := s.quota(repo)
+	if !ok || sizeBytes == 0 {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	if now, err := s.readUsage(ctx, q.Namespace); err != nil || now.Counts == counts {
+		return err
+	}
+	return s.changeUsage(ctx, q.Namespace, func(u *usage) error { u.add(sizeBytes); return nil })
 }
 
 // forget is for what was stored and has been removed. A count under way may not
@@ -223,14 +247,19 @@ type reserving struct {
 	r        io.Reader
 	waiting  int64 // read and not counted
 	reserved int64
+	counts   int64 // at the first reservation
 }
 
 func (r *reserving) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	r.waiting += int64(n)
 	if r.waiting >= reserveBytes || err != nil {
-		if reserveErr := r.s.reserve(context.WithoutCancel(r.ctx), r.repo, r.waiting); reserveErr != nil {
+		counts, reserveErr := r.s.reserve(context.WithoutCancel(r.ctx), r.repo, r.waiting)
+		if reserveErr != nil {
 			return 0, reserveErr
+		}
+		if r.reserved == 0 {
+			r.counts = counts
 		}
 		r.reserved += r.waiting
 		r.waiting = 0

@@ -176,3 +176,44 @@ func TestCountUsage(t *testing.T) {
 		t.Error(done, err)
 	}
 }
+
+// An upload that was under way when a count began, and was not found by it, counts
+// when it is there.
+func TestUploadAcrossCounts(t *testing.T) {
+	objects := objects(t, t.TempDir())
+	s := storage.New(objects, storage.Options{Quota: func(string) (storage.Quota, bool) {
+		return storage.Quota{Namespace: "a", LimitBytes: 100 << 20}, true
+	}})
+	if err := upload(t, s, "a", "12345"); err != nil {
+		t.Fatal(err)
+	}
+	const large = 20 << 20
+	content := strings.Repeat("x", large)
+	rest, counted := strings.NewReader(content), false
+	counting := readerFunc(func(p []byte) (int, error) {
+		if rest.Len() < 2<<20 && !counted { // most is reserved by now
+			counted = true
+			if _, err := s.Collect(t.Context(), storage.CollectOptions{Grace: time.Hour}); err != nil {
+				t.Error(err)
+			}
+			if got := used(t, s); got != "a:5" {
+				t.Error(got)
+			}
+		}
+		return rest.Read(p)
+	})
+	id := start(t, s, "a")
+	if err := s.CommitUpload(t.Context(), "a", id, -1, counting, digest.FromString(content)); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Usage(t.Context())
+	if err != nil || all[0].UsedBytes < 5+large {
+		t.Error(all, err)
+	}
+	if _, err := s.Collect(t.Context(), storage.CollectOptions{Grace: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if got := used(t, s); got != fmt.Sprint("a:", 5+large) {
+		t.Error(got)
+	}
+}
