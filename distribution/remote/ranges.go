@@ -182,12 +182,13 @@ func (r *blobReader) endPieces() {
 	<-r.client.paced
 }
 
-// fetch reads a piece. A registry that does not answer with just that gives an error.
+// fetch reads a piece. A registry that does not answer with just that gives an error,
+// and is asked once: one that has too many requests is to have fewer.
 func (r *blobReader) fetch(ctx context.Context, first int64, content []byte) error {
 	call := r.client.newCall(r.repo, http.MethodGet, pull, blobEndpoint(r.repo, r.desc.Digest), http.StatusPartialContent)
 	last := first + int64(len(content)) - 1
 	call.header.Set("Range", fmt.Sprintf("bytes=%d-%d", first, last))
-	resp, err := r.client.do(ctx, call)
+	resp, err := r.client.attempt(ctx, call)
 	if err != nil {
 		return err
 	}
