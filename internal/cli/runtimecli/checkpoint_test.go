@@ -332,7 +332,7 @@ func TestCheckpointExternalSocket(t *testing.T) {
 	needsCRIU(t)
 	testenv.Leaks(t)
 	b := newCounter(t)
-	dir := filepath.Join(b.dir, "log")
+	dir := filepath.Join(b.dir, "sockets")
 	if err := os.MkdirAll(filepath.Join(b.dir, "rootfs", dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -366,6 +366,8 @@ func TestCheckpointExternalSocket(t *testing.T) {
 	}
 	defer file.Close()
 	client.Close()
+	// CRIU looks for sockets in the container's network; this one is of the host's.
+	b.Linux.Namespaces = slices.DeleteFunc(b.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
 	// Where it is for the server: that is what the kernel knows of it.
 	b.Mounts = append(b.Mounts, specs.Mount{Destination: dir, Source: dir, Options: []string{"bind"}})
 	b.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.05; done"}
