@@ -370,7 +370,7 @@ func TestCheckpointExternalSocket(t *testing.T) {
 	b.Linux.Namespaces = slices.DeleteFunc(b.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace })
 	// Where it is for the server: that is what the kernel knows of it.
 	b.Mounts = append(b.Mounts, specs.Mount{Destination: dir, Source: dir, Options: []string{"bind"}})
-	b.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.05; done"}
+	b.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.01; done"}
 	cmd := b.command("run", "--detach", "--preserve-fds", "1", "ID")
 	cmd.ExtraFiles = []*os.File{file}
 	if err := cmd.Run(); err != nil {
