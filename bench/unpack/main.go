@@ -25,6 +25,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/tare-oci/tare/bench/internal/engines"
 	"github.com/tare-oci/tare/bench/internal/measure"
 	"github.com/tare-oci/tare/image/layer"
 	"github.com/tare-oci/tare/safepath"
@@ -93,7 +94,7 @@ func benchImage(ctx context.Context, work, fsType, image string, runs int) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(target, 0)) }()
-	cases, err := casesOf(image, target)
+	cases, err := casesOf(ctx, image, dir, target)
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func benchImage(ctx context.Context, work, fsType, image string, runs int) (err 
 
 // casesOf are the ways to unpack an image, tare's first. A tool that is not installed, or cannot read the image's
 // compression, is left out, and that is said.
-func casesOf(image, target string) ([]measure.Case, error) {
+func casesOf(ctx context.Context, image, dir, target string) ([]measure.Case, error) {
 	layers, _, err := read(image)
 	if err != nil {
 		return nil, err
@@ -135,9 +136,13 @@ func casesOf(image, target string) ([]measure.Case, error) {
 		{"umoci raw", "umoci", []string{"umoci", "raw", "unpack", "--image", image + ":latest", "DIR/rootfs"}},
 	}
 	if strings.HasSuffix(layers[0].MediaType, "+zstd") {
-		// umoci reads zstd from 0.5 on, which Debian does not have yet.
-		others = others[:1]
+		umoci, err := engines.Umoci(ctx, dir)
+		if err != nil {
+			return nil, err
+		}
+		others = others[2:]
 		others[0].name, others[0].needs, others[0].args = "zstd | tar", "zstd", tarWith("zstd -dc")
+		others[1].name, others[1].needs, others[1].args[0] = "umoci 0.6", umoci, umoci
 	}
 	for _, o := range others {
 		if _, err := exec.LookPath(o.needs); err != nil {

@@ -27,6 +27,29 @@ func Build(ctx context.Context, dir string) (path string, err error) {
 	return path, run(build)
 }
 
+// Umoci builds an umoci that reads zstd, which Debian's does not yet, into dir. Its go.mod replaces modules, which go install does
+// not take; required by another module it can be built.
+func Umoci(ctx context.Context, dir string) (path string, err error) {
+	const command, version = "github.com/opencontainers/umoci/cmd/umoci", "v0.6.0"
+	module := filepath.Join(dir, "umoci-module")
+	err = os.Mkdir(module, 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(module, "go.mod"), []byte("module bench\n"), 0o644)
+	}
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, "umoci")
+	for _, args := range [][]string{{"get", command + "@" + version}, {"build", "-o", path, command}} {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+		if err := run(cmd); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}
+
 // Serve starts a registry in this process that has one image, that of the layout.
 func Serve(ctx context.Context, dir, layout string) (reference string, err error) {
 	objects, err := fs.New(dir, fs.Options{NoSync: true})
