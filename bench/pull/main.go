@@ -4,10 +4,10 @@
 // podman pull, which both leave a store with unpacked layers (Distribution Spec
 // 1.1, "Pull", and Image Spec, layer.md).
 //
-//	go run ./bench/pull -images DIR [-image medium] [-runs N]
+//	go run ./bench/pull -images DIR [-runs N] [IMAGE...]
 //
-// DIR holds OCI layouts, one directory each; the one named by -image is pushed
-// to a registry in this process first. It needs root, skopeo and umoci, and measures Podman if there is one. Every
+// DIR holds OCI layouts, one directory each; an image is pushed to a registry in
+// this process first. It needs root, skopeo and umoci, and measures Podman if there is one. Every
 // run starts with an empty store and a new target; nothing is deleted before
 // the end, because a file system slows down on recently deleted files.
 package main
@@ -15,56 +15,27 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tare-oci/tare/bench/internal/engines"
 	"github.com/tare-oci/tare/bench/internal/measure"
-	"github.com/tare-oci/tare/bench/internal/runtimes"
 )
 
 func main() {
-	images := flag.String("images", os.Getenv("TARE_TEST_IMAGES"), "directory of OCI layouts")
-	image := flag.String("image", "medium", "layout to pull")
-	runs := flag.Int("runs", 5, "interleaved runs of each")
-	flag.Parse()
-	if err := run(context.Background(), filepath.Join(*images, *image), *runs); err != nil {
-		fmt.Fprintln(os.Stderr, "bench/pull:", err)
-		os.Exit(1)
-	}
+	// Podman mounts its store on itself: that is not to outlive us, however we end.
+	engines.Bench{Name: "pull", Images: []string{"medium"}, Runs: 5, Private: true, Tare: true, Registry: true}.Main(run)
 }
 
-func run(ctx context.Context, layout string, runs int) (err error) {
-	// Podman mounts its store on itself: that is not to outlive us, however we end.
-	if again, err := runtimes.PrivateMounts(); again || err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "tare-bench-pull-")
+func run(ctx context.Context, s engines.Setup) error {
+	table, err := measure.CompareCold(ctx, s.Runs, casesOf(s.Dir, s.Tare, s.Reference))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	ours, err := engines.Build(ctx, dir)
-	if err != nil {
-		return err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	reference, err := engines.Serve(ctx, filepath.Join(dir, "registry"), layout)
-	if err != nil {
-		return err
-	}
-	table, err := measure.CompareCold(ctx, runs, casesOf(dir, ours, reference))
-	if err != nil {
-		return err
-	}
-	fmt.Printf("loopback registry to root file system, %s, %d runs each, medians\n", filepath.Base(layout), runs)
+	fmt.Printf("loopback registry to root file system, %s, %d runs each, medians\n", filepath.Base(s.Layout), s.Runs)
 	fmt.Print(table)
 	return nil
 }
@@ -107,10 +78,7 @@ func casesOf(dir, ours, reference string) []measure.Case {
 		})
 	}
 	for i := range cases {
-		cases[i].Setup = func(context.Context, int) error {
-			unix.Sync() // what others wrote is not this one's to wait for
-			return nil
-		}
+		cases[i].Setup = engines.Settle
 	}
 	return cases
 }

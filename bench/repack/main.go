@@ -2,7 +2,7 @@
 // repack, in turn, each on a bundle that it has unpacked itself, on a fresh ext4 file system. Each run changes another file, and
 // nothing is deleted between runs.
 //
-//	go run ./bench/repack --images DIR [--runs 5] [--fs ext4|tmpfs] [IMAGE...]
+//	go run ./bench/repack -images DIR [-runs 5] [-fs ext4|tmpfs] [IMAGE...]
 //
 // DIR holds OCI layouts as test/images/make-images.sh makes them. It needs root, for owners and the mount, which is in a mount
 // namespace of its own.
@@ -12,98 +12,41 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tare-oci/tare/bench/internal/engines"
 	"github.com/tare-oci/tare/bench/internal/measure"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	if err := bench(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "repack:", err)
-		os.Exit(1)
-	}
+	engines.Bench{Name: "repack", Images: []string{"manyfiles", "medium"}, Runs: 5, Tare: true, Fresh: true}.Main(run)
 }
 
-func bench(ctx context.Context) error {
-	images := flag.String("images", os.Getenv("TARE_TEST_IMAGES"), "directory of the OCI layouts")
-	runs := flag.Int("runs", 5, "how many times each is run")
-	fsType := flag.String("fs", "ext4", "file system to work on: ext4, on a fresh image file, or tmpfs")
-	work := flag.String("work", os.TempDir(), "where to put the ext4 image file")
-	tare := flag.String("tare", "", "the tare command; built from here if left out")
-	flag.Parse()
-	if *images == "" {
-		return errors.New("--images is missing")
-	}
-	names := flag.Args()
-	if len(names) == 0 {
-		names = []string{"manyfiles", "medium"}
-	}
-	// The mount namespace is this thread's. Commands are started from it, and get the same.
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("make a mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := benchImage(ctx, *work, *fsType, *tare, filepath.Join(*images, name), *runs); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// benchImage measures one image on a file system of its own.
-func benchImage(ctx context.Context, work, fsType, tare, image string, runs int) (err error) {
-	dir, err := os.MkdirTemp(work, "bench-repack-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	target := filepath.Join(dir, "mnt")
-	if err := os.Mkdir(target, 0o755); err != nil {
-		return err
-	}
-	if err := measure.MountFresh(ctx, fsType, filepath.Join(dir, "fs.img"), target); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unix.Unmount(target, 0)) }()
-	if tare == "" {
-		tare = filepath.Join(dir, "tare")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", tare, "github.com/tare-oci/tare/cmd/tare").CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w: %s", err, out)
-		}
-	}
+func run(ctx context.Context, s engines.Setup) error {
 	var cases []measure.Case
 	for _, t := range []tool{
-		{"tare", target, func(args ...string) []string {
-			return append([]string{tare, "--quiet", "--root", filepath.Join(target, "tare-root")}, args...)
+		{"tare", s.Dir, func(args ...string) []string {
+			return append([]string{s.Tare, "--quiet", "--root", filepath.Join(s.Dir, "tare-root")}, args...)
 		}, unpackTare, repackTare},
-		{"umoci", target, func(args ...string) []string { return append([]string{"umoci"}, args...) }, unpackUmoci, repackUmoci},
+		{"umoci", s.Dir, func(args ...string) []string { return append([]string{"umoci"}, args...) }, unpackUmoci, repackUmoci},
 	} {
-		c, err := t.measured(ctx, image)
+		c, err := t.measured(ctx, s.Layout)
 		if err != nil {
 			return err
 		}
 		cases = append(cases, c)
 	}
-	table, err := measure.Compare(ctx, runs, cases)
+	table, err := measure.Compare(ctx, s.Runs, cases)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("repack %s after one of its files was changed (%s)\n%s\n", filepath.Base(image), fsType, table)
+	fmt.Printf("repack %s after one of its files was changed (%s)\n%s\n", filepath.Base(s.Layout), s.FSType, table)
 	return nil
 }
 

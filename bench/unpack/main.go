@@ -2,7 +2,7 @@
 // with gzip and with igzip (Debian's isal), and umoci, in turn, each run into a new directory of a fresh ext4 file system.
 // Nothing is deleted between runs: recently deleted inodes slow ext4 down.
 //
-//	go run ./bench/unpack --images DIR [--runs 5] [--fs ext4|tmpfs] [IMAGE...]
+//	go run ./bench/unpack -images DIR [-runs 5] [-fs ext4|tmpfs] [IMAGE...]
 //
 // DIR holds OCI layouts as test/images/make-images.sh makes them. It needs root, for owners, devices and the mount, which is in a
 // mount namespace of its own.
@@ -12,13 +12,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -36,73 +33,26 @@ import (
 const applyCommand = "apply-image"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	var err error
-	if len(os.Args) == 4 && os.Args[1] == applyCommand {
-		err = applyImage(ctx, os.Args[2], os.Args[3])
-	} else {
-		err = bench(ctx)
+	if len(os.Args) != 4 || os.Args[1] != applyCommand {
+		engines.Bench{Name: "unpack", Images: []string{"manyfiles", "medium", "zstd"}, Runs: 5, Fresh: true}.Main(run)
+		return
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "unpack:", err)
+	if err := applyImage(context.Background(), os.Args[2], os.Args[3]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/unpack:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context) error {
-	images := flag.String("images", os.Getenv("TARE_TEST_IMAGES"), "directory of the OCI layouts")
-	runs := flag.Int("runs", 5, "how many times each is run")
-	fsType := flag.String("fs", "ext4", "file system to unpack to: ext4, on a fresh image file, or tmpfs")
-	work := flag.String("work", os.TempDir(), "where to put the ext4 image file")
-	flag.Parse()
-	if *images == "" {
-		return errors.New("--images is missing")
-	}
-	names := flag.Args()
-	if len(names) == 0 {
-		names = []string{"manyfiles", "medium", "zstd"}
-	}
-	// The mount namespace is this thread's. Commands are started from it, and get the same.
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("make a mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := benchImage(ctx, *work, *fsType, filepath.Join(*images, name), *runs); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// benchImage measures one image on a file system of its own.
-func benchImage(ctx context.Context, work, fsType, image string, runs int) (err error) {
-	dir, err := os.MkdirTemp(work, "bench-unpack-")
+func run(ctx context.Context, s engines.Setup) error {
+	cases, err := casesOf(ctx, s.Layout, s.Work, s.Dir)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	target := filepath.Join(dir, "mnt")
-	if err := os.Mkdir(target, 0o755); err != nil {
-		return err
-	}
-	if err := measure.MountFresh(ctx, fsType, filepath.Join(dir, "ext4.img"), target); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unix.Unmount(target, 0)) }()
-	cases, err := casesOf(ctx, image, dir, target)
+	table, err := measure.Compare(ctx, s.Runs, cases)
 	if err != nil {
 		return err
 	}
-	table, err := measure.Compare(ctx, runs, cases)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("unpack %s (%s)\n%s\n", filepath.Base(image), fsType, table)
+	fmt.Printf("unpack %s (%s)\n%s\n", filepath.Base(s.Layout), s.FSType, table)
 	return nil
 }
 
