@@ -12,6 +12,8 @@
 //	    _upstream                       of what the repository is a copy, if it is one
 //	    _referrers/sha256-7c1f…/sha256-9a…  descriptor of a manifest with that subject
 //	quarantine/sha256-4f53….N6C…            bytes of a blob that did not have its digest
+//	usage/library                           what a namespace with a quota has: see usage.go
+//	scrub                                   how far the scrubber is
 //	sessions/0b9f6d1e-…                     an upload under way: repository, offset, hash
 //
 // A component of a repository's name never begins with "_", and none has a
