@@ -44,9 +44,6 @@ func TestKilledInEachCall(t *testing.T) {
 				t.Fatal(err)
 			}
 			for n := range times {
-				if testing.Short() && n != times/2 {
-					continue // one of them
-				}
 				b := newBundle(t, "sleep 1000")
 				if c.hooks {
 					hook := []specs.Hook{{Path: testenv.Tool(t, "true")}}
