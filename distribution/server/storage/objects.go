@@ -38,7 +38,8 @@ type Objects interface {
 	// called several times; its error ends the update, and is returned. What is
 	// written may be lost if the machine crashes, as with PutScratch.
 	Update(ctx context.Context, key string, limit int64, change func(old []byte) ([]byte, error)) error
-	// Move gives an object another key, replacing what has it.
+	// Move gives an object another key, replacing what has it. ErrBusy says that the
+	// object was written meanwhile, and stays where it is.
 	Move(ctx context.Context, from, to string) error
 	// Delete removes an object.
 	Delete(ctx context.Context, key string) error

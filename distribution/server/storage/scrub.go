@@ -31,15 +31,15 @@ func (s *Store) quarantine(ctx context.Context, d, found digest.Digest, read Inf
 		return err
 	}
 	key := quarantineKey(d)
-	if err := s.objects.Move(ctx, dataKey(d), key); err != nil {
+	if err := s.objects.Move(ctx, dataKey(d), key); errors.Is(err, ErrBusy) {
+		return nil
+	} else if err != nil {
 		_, err = exists(err)
 		return err
 	}
 	// A push may have replaced it just before that.
-	switch again, err := s.hashObject(ctx, key, d.Algorithm(), nil); {
-	case err != nil:
-		return err
-	case again == d:
+	again, err := s.hashObject(ctx, key, d.Algorithm(), nil)
+	if err == nil && again == d {
 		return s.objects.Move(ctx, key, dataKey(d))
 	}
 	if s.opts.Rotten != nil {
@@ -131,7 +131,10 @@ func (s *Store) ScrubState(ctx context.Context) (r ScrubReport, err error) {
 	if there, err := exists(err); !there {
 		return r, err
 	}
-	return r, json.Unmarshal(data, &r)
+	if json.Unmarshal(data, &r) != nil { // a power cut has spoilt it: begin anew
+		r = ScrubReport{}
+	}
+	return r, nil
 }
 
 // scrub is one walk, or the rest of one.

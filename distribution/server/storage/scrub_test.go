@@ -157,3 +157,27 @@ func TestHealedMeanwhile(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// unreadable objects cannot be read again where they are quarantined.
+type unreadable struct{ storage.Objects }
+
+func (u unreadable) Open(ctx context.Context, key string) (io.ReadSeekCloser, int64, error) {
+	if strings.HasPrefix(key, "quarantine/") {
+		return nil, 0, io.ErrUnexpectedEOF
+	}
+	return u.Objects.Open(ctx, key)
+}
+
+// A blob that is taken away is told of, whatever happens then.
+func TestRotIsTold(t *testing.T) {
+	objects := unreadable{objects(t, t.TempDir())}
+	told := 0
+	s := storage.New(objects, storage.Options{Rotten: func(storage.Rot) { told++ }})
+	d := push(t, s, "a", "0123456789")
+	if err := objects.Put(t.Context(), blobKey(d), []byte("012345678x")); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := s.Scrub(t.Context(), storage.ScrubOptions{}); err != nil || report.Rotten != 1 || told != 1 {
+		t.Error(report, told, err)
+	}
+}

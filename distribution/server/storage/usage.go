@@ -66,6 +66,15 @@ type usage struct {
 	Counts int64 `json:"counts"`
 }
 
+// parseUsage takes a counter that a power cut has spoilt for none: were it an error,
+// nobody could push any more, and no collection could put it right.
+func parseUsage(data []byte) (u usage) {
+	if json.Unmarshal(data, &u) != nil {
+		return usage{}
+	}
+	return u
+}
+
 // quota is the one that a repository is under.
 func (s *Store) quota(repo string) (Quota, bool) {
 	if s.opts.Quota == nil || repo == "" {
@@ -80,12 +89,7 @@ func (s *Store) changeUsage(ctx context.Context, namespace string, change func(*
 	key := usageKey(namespace)
 	defer s.lockOf(&s.counters, key).Unlock()
 	err := s.objects.Update(ctx, key, maxUsageBytes, func(old []byte) ([]byte, error) {
-		var u usage
-		if len(old) > 0 {
-			if err := json.Unmarshal(old, &u); err != nil {
-				return nil, err
-			}
-		}
+		u := parseUsage(old)
 		if err := change(&u); err != nil {
 			return nil, err
 		}
@@ -181,7 +185,7 @@ func (s *Store) readUsage(ctx context.Context, namespace string) (u usage, err e
 	if there, err := exists(err); !there {
 		return u, err
 	}
-	return u, json.Unmarshal(data, &u)
+	return parseUsage(data), nil
 }
 
 // Usage is a namespace's quota and what it takes.

@@ -217,3 +217,30 @@ func TestUploadAcrossCounts(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A counter that a power cut has spoilt keeps nobody from pushing, and the next
+// collection puts it right.
+func TestSpoiltCounter(t *testing.T) {
+	objects := objects(t, t.TempDir())
+	s := storage.New(objects, storage.Options{Quota: perTeam})
+	if err := upload(t, s, "a", "12345"); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"usage/a", "scrub"} {
+		if err := objects.Put(t.Context(), key, []byte("\x00\x00\x00")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := upload(t, s, "a", "123"); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Collect(t.Context(), storage.CollectOptions{Grace: time.Hour}); err != nil {
+		t.Error(err)
+	}
+	if got := used(t, s); got != "a:8" {
+		t.Error(got)
+	}
+	if report, err := s.Scrub(t.Context(), storage.ScrubOptions{}); err != nil || report.Blobs != 2 {
+		t.Error(report, err)
+	}
+}

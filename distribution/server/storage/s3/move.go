@@ -2,10 +2,13 @@ package s3
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
+
+	"github.com/tare-oci/tare/distribution/server/storage"
 )
 
 const (
@@ -18,7 +21,7 @@ func (o *Objects) Move(ctx context.Context, from, to string) error {
 	if err := check(to); err != nil {
 		return err
 	}
-	info, err := o.Stat(ctx, from)
+	info, etag, err := o.stat(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -32,7 +35,27 @@ func (o *Objects) Move(ctx context.Context, from, to string) error {
 	if err != nil {
 		return fmt.Errorf("move %s: %w", from, err)
 	}
-	return o.remove(ctx, from)
+	return o.removeCopied(ctx, from, to, etag)
+}
+
+// removeCopied ends a Move. To copy takes its time, in which another may have
+// written the object anew. Services that know no conditions of a DELETE have a
+// moment left in which that is not seen.
+func (o *Objects) removeCopied(ctx context.Context, from, to, etag string) error {
+	_, now, err := o.stat(ctx, from)
+	if err == nil && now != etag {
+		err = storage.ErrBusy
+	}
+	if err == nil {
+		_, err = o.send(ctx, call{method: http.MethodDelete, key: from, header: map[string]string{"If-Match": etag}}, nil)
+	}
+	switch {
+	case errors.Is(err, storage.ErrNotExist):
+		return nil
+	case errors.Is(err, storage.ErrBusy), errors.Is(err, storage.ErrExist):
+		return errors.Join(fmt.Errorf("move %s: written meanwhile: %w", from, storage.ErrBusy), o.remove(ctx, to))
+	}
+	return err
 }
 
 func (o *Objects) copySource(key string) string {

@@ -128,22 +128,25 @@ func (o *Objects) get(ctx context.Context, key string, limit int64) ([]byte, htt
 
 // Stat implements storage.Objects.
 func (o *Objects) Stat(ctx context.Context, key string) (storage.Info, error) {
+	info, _, err := o.stat(ctx, key)
+	return info, err
+}
+
+func (o *Objects) stat(ctx context.Context, key string) (info storage.Info, etag string, err error) {
 	if err := check(key); err != nil {
-		return storage.Info{}, err
+		return info, "", err
 	}
 	header, err := o.send(ctx, call{method: http.MethodHead, key: key}, nil)
 	if err != nil {
-		return storage.Info{}, err
+		return info, "", err
 	}
-	size, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
-	if err != nil {
-		return storage.Info{}, fmt.Errorf("stat %s: no Content-Length", key)
+	if info.SizeBytes, err = strconv.ParseInt(header.Get("Content-Length"), 10, 64); err != nil {
+		return info, "", fmt.Errorf("stat %s: no Content-Length", key)
 	}
-	modified, err := http.ParseTime(header.Get("Last-Modified"))
-	if err != nil {
-		return storage.Info{}, fmt.Errorf("stat %s: no Last-Modified", key)
+	if info.Modified, err = http.ParseTime(header.Get("Last-Modified")); err != nil {
+		return info, "", fmt.Errorf("stat %s: no Last-Modified", key)
 	}
-	return storage.Info{SizeBytes: size, Modified: modified}, nil
+	return info, header.Get("Etag"), nil
 }
 
 // Put implements storage.Objects.

@@ -78,6 +78,32 @@ func TestMoveLarge(t *testing.T) {
 	}
 }
 
+// What another has written while it was copied stays.
+func TestMoveOfWritten(t *testing.T) {
+	o := open(t, testenv.StartS3(t), "p")
+	put := func(key, value string) {
+		if err := o.Put(t.Context(), key, []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("from", "old")
+	put("to", "old")
+	_, etag, err := o.stat(t.Context(), "from")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("from", "new")
+	if err := o.removeCopied(t.Context(), "from", "to", etag); !errors.Is(err, storage.ErrBusy) {
+		t.Error(err)
+	}
+	if got, err := o.Get(t.Context(), "from", 10); string(got) != "new" {
+		t.Error(got, err)
+	}
+	if _, err := o.Stat(t.Context(), "to"); !errors.Is(err, storage.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 // The example of Amazon's documentation ("Authenticating Requests: Using Query
 // Parameters").
 func TestPresignExample(t *testing.T) {
