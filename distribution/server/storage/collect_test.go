@@ -206,6 +206,35 @@ func TestRetention(t *testing.T) {
 	})
 }
 
+// Tags that are named after a manifest, as cosign's are, stay as long as that does.
+func TestRetentionOfSignatures(t *testing.T) {
+	s := open(t, t.TempDir())
+	named := func(d digest.Digest) string { return strings.Replace(d.String(), ":", "-", 1) }
+	gone := manifest(t, s, "a", `{"n":1}`, "", "old")
+	manifest(t, s, "a", `{"sig":1}`, "", named(gone)+".sig")
+	kept := manifest(t, s, "a", `{"n":2}`, "", "v1")
+	manifest(t, s, "a", `{"sig":2}`, "", named(kept)+".sig", named(kept))
+	time.Sleep(20 * time.Millisecond)
+	manifest(t, s, "a", `{"n":3}`, "", "new")
+	o := storage.CollectOptions{Retention: func(string) *storage.Retention {
+		return &storage.Retention{KeepNewest: 1, KeepTag: func(tag string) bool { return tag == "v1" }}
+	}}
+	for _, want := range []string{named(gone) + ".sig", ""} {
+		if _, err := s.Collect(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		tags, _, err := s.Tags(t.Context(), "a", "", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := []string{"new", named(kept), named(kept) + ".sig", want, "v1"}
+		slices.Sort(all)
+		if got := strings.Join(tags, " "); got != strings.TrimSpace(strings.Join(all, " ")) {
+			t.Error(got)
+		}
+	}
+}
+
 // A tag that is being pushed while the rule takes it away is there afterwards.
 func TestRetentionBesidePush(t *testing.T) {
 	dir := t.TempDir()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -60,7 +61,11 @@ func (c *collector) removeTags(ctx context.Context, repo string, rule *Retention
 	if err != nil {
 		return nil, err
 	}
-	gone := rule.expired(tags, time.Now())
+	tags, lost, err := c.withoutNamed(ctx, repo, rule, tags)
+	if err != nil {
+		return nil, err
+	}
+	gone := append(rule.expired(tags, time.Now()), lost...)
 	if c.DryRun {
 		would = map[string]bool{}
 		for _, t := range gone {
@@ -77,6 +82,29 @@ func (c *collector) removeTags(ctx context.Context, repo string, rule *Retention
 		gone = gone[done:]
 	}
 	return nil, nil
+}
+
+// withoutNamed takes out the tags that are named after a manifest of the repository,
+// "sha256-HEX.sig", as signatures are where registries know no referrers: they stay
+// as long as that, and lost are those that it has left behind.
+func (c *collector) withoutNamed(ctx context.Context, repo string, rule *Retention, tags []pushedTag) (others, lost []pushedTag, err error) {
+	for _, t := range tags {
+		name, _, _ := strings.Cut(t.name, ".")
+		d, named := fromFileName(name)
+		if !named {
+			others = append(others, t)
+			continue
+		}
+		_, err := c.objects.Stat(ctx, manifestKey(repo, d))
+		there, err := exists(err)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !there && t.pushed.Before(c.before) && (rule.KeepTag == nil || !rule.KeepTag(t.name)) {
+			lost = append(lost, t)
+		}
+	}
+	return others, lost, nil
 }
 
 func (c *collector) tagRemoved(repo string, t pushedTag) {
