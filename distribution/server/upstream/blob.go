@@ -160,6 +160,8 @@ func (s *Set) land(ctx context.Context, f *flight, u *source, repo string, body 
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(incoming.failed, errSpool):
+		return incoming.failed
 	case incoming.failed != nil: // and the store has only said so
 		return u.outcome(incoming.failed)
 	case errors.Is(err, storage.ErrDigest):
@@ -169,7 +171,7 @@ func (s *Set) land(ctx context.Context, f *flight, u *source, repo string, body 
 	}
 	s.opts.Log.Error("keep blob", "repository", repo, "digest", f.digest, "err", err)
 	if _, err := io.Copy(io.Discard, incoming); err != nil {
-		if incoming.failed != nil {
+		if incoming.failed != nil && !errors.Is(incoming.failed, errSpool) {
 			err = u.outcome(incoming.failed)
 		}
 		return err

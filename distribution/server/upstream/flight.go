@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/distribution/server"
+	"github.com/tare-oci/tare/distribution/server/storage"
 )
 
 // flight is one blob on its way here. Its bytes are in a file without a name
@@ -56,12 +57,22 @@ func (f *flight) spoolTo(dir string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("spool blob: %w", err)
+		return spoolError(err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.spool = file
 	return nil
+}
+
+// errSpool is a failure of ours, and not of the other registry.
+var errSpool = errors.New("spool blob")
+
+func spoolError(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = fmt.Errorf("%w: %w", storage.ErrNoSpace, err)
+	}
+	return fmt.Errorf("%w: %w", errSpool, err)
 }
 
 func (f *flight) join() {
@@ -98,7 +109,7 @@ func (f *flight) wake() {
 // write adds bytes to the spool.
 func (f *flight) write(p []byte) error {
 	if _, err := f.spool.WriteAt(p, f.written); err != nil { // nobody else moves written
-		return fmt.Errorf("spool blob: %w", err)
+		return spoolError(err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

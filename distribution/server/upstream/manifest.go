@@ -115,7 +115,7 @@ func (s *Set) byTag(ctx context.Context, u *source, repo, tag string) (storage.M
 	if here {
 		limit = staleLimit
 	}
-	return once(ctx, s, repo+":"+tag, limit, func(ctx context.Context) (storage.Manifest, error) {
+	m, err := once(ctx, s, repo+":"+tag, limit, func(ctx context.Context) (storage.Manifest, error) {
 		ref := distribution.Reference{Repository: u.remote(repo), Tag: tag}
 		if !here {
 			m, err := s.fetch(ctx, u, ref)
@@ -126,6 +126,10 @@ func (s *Set) byTag(ctx context.Context, u *source, repo, tag string) (storage.M
 		}
 		return s.renew(ctx, u, repo, ref, old)
 	})
+	if here && errors.Is(err, storage.ErrBusy) {
+		return old, server.ErrStale
+	}
+	return m, err
 }
 
 // renew looks at a tag of which an older version is here, and serves that where

@@ -58,6 +58,7 @@ type Set struct {
 
 	mu      sync.Mutex
 	flights map[string]*flight // blobs under way, by repository and digest
+	asked   int                // other requests under way
 	used    map[string]time.Time
 }
 
@@ -180,13 +181,10 @@ func (s *Set) ahead(ctx context.Context, repo string) (*source, error) {
 // the one who asked first is gone.
 func once[T any](ctx context.Context, s *Set, key string, limit time.Duration, work func(context.Context) (T, error)) (T, error) {
 	done := s.asking.DoChan(key, func() (any, error) {
-		s.mu.Lock()
-		begun := s.begin()
-		s.mu.Unlock()
-		if !begun {
-			return nil, context.Canceled
+		if err := s.beginAsking(); err != nil {
+			return nil, err
 		}
-		defer s.end()
+		defer s.endAsking()
 		ctx, cancel := context.WithTimeout(s.ctx, limit)
 		defer cancel()
 		return work(ctx)
@@ -200,6 +198,30 @@ func once[T any](ctx context.Context, s *Set, key string, limit time.Duration, w
 		return value, result.Err
 	}
 }
+
+// beginAsking is begin for a request that is no blob's. As those go on when clients
+// do not, they are not bounded by what clients are connected.
+func (s *Set) beginAsking() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked >= maxAsked {
+		return fmt.Errorf("ask upstream: %d requests are under way: %w", maxAsked, storage.ErrBusy)
+	}
+	if !s.begin() {
+		return context.Canceled
+	}
+	s.asked++
+	return nil
+}
+
+func (s *Set) endAsking() {
+	s.mu.Lock()
+	s.asked--
+	s.mu.Unlock()
+	s.end()
+}
+
+const maxAsked = 512
 
 const (
 	// askLimit is how long a registry may take for a manifest or list that is

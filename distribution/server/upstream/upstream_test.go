@@ -668,3 +668,40 @@ func (full) AppendStream(_ context.Context, _ string, at storage.Mark, r io.Read
 	io.CopyN(io.Discard, r, 1000)
 	return at, storage.ErrNoSpace
 }
+
+// TestManyAskForMany: clients that ask and go away do not pile up requests, and what
+// is here is served meanwhile.
+func TestManyAskForMany(t *testing.T) {
+	o := newOrigin(t)
+	o.manifest("app", "v1", `{"schemaVersion":2}`)
+	m := newMirror(t, Source{URL: o.URL})
+	m.want(t, 200, `{"schemaVersion":2}`, "/v2/app/manifests/v1")
+	m.set.mu.Lock()
+	m.set.asked = maxAsked
+	m.set.mu.Unlock()
+	if got := m.get(t, "/v2/app/manifests/v2"); got.status != 503 {
+		t.Error(got)
+	}
+	if got := m.want(t, 200, `{"schemaVersion":2}`, "/v2/app/manifests/v1"); got.header.Get("Warning") == "" {
+		t.Error(got)
+	}
+	m.set.mu.Lock()
+	m.set.asked = 0
+	m.set.mu.Unlock()
+	m.want(t, 404, "", "/v2/app/manifests/v2")
+}
+
+// A disk that is full is nothing to leave the other registry alone for.
+func TestSpoolFull(t *testing.T) {
+	u := &source{}
+	f := &flight{}
+	var err error
+	if f.spool, err = os.OpenFile("/dev/full", os.O_WRONLY, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer f.spool.Close()
+	a := &arriving{r: strings.NewReader("content"), flight: f}
+	if _, err := io.ReadAll(a); !errors.Is(err, errSpool) || !errors.Is(err, storage.ErrNoSpace) || u.resting() {
+		t.Error(err)
+	}
+}
