@@ -48,6 +48,9 @@ func (o *Objects) removeCopied(ctx context.Context, from, to, etag string) error
 	}
 	if err == nil {
 		_, err = o.send(ctx, call{method: http.MethodDelete, key: from, header: map[string]string{"If-Match": etag}}, nil)
+		if refusal, ok := errors.AsType[*Error](err); ok && refusal.Status == http.StatusNotImplemented {
+			err = o.remove(ctx, from)
+		}
 	}
 	switch {
 	case errors.Is(err, storage.ErrNotExist):
