@@ -51,6 +51,7 @@ type FsckReport struct {
 	Blobs     int
 	BlobBytes int64
 	Layers    int // that were unpacked
+	Encrypted int // layers that could not be, for they are encrypted
 	Problems  []Problem
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/image/layout"
+	"github.com/tare-oci/tare/image/mutate"
 )
 
 func TestFsckAndGC(t *testing.T) {
@@ -250,5 +251,32 @@ func TestHostileDocuments(t *testing.T) {
 	report, err := s.Fsck(ctx, layout.FsckOptions{})
 	if err != nil || len(report.Problems) != 1 || !strings.Contains(report.Problems[0].String(), "index "+string(index.Digest)+": manifests[0]") {
 		t.Errorf("fsck: %+v, %v", report.Problems, err)
+	}
+}
+
+// What an encrypted layer has in it cannot be compared with anything, and is not damage.
+func TestFsckEncrypted(t *testing.T) {
+	ctx := t.Context()
+	s := newStore(t)
+	p := begin(t, s)
+	secret, err := p.Put(ctx, v1.MediaTypeImageLayerGzip+"+encrypted", []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := p.Put(ctx, v1.MediaTypeImageLayer, []byte("plain"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.Apply(ctx, p, nil, mutate.Change{Layers: []mutate.Layer{
+		{Desc: secret, DiffID: digest.FromString("what is in it")}, {Desc: plain, DiffID: plain.Digest}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Tag(ctx, "secret", img); err != nil {
+		t.Fatal(err)
+	}
+	report, err := s.Fsck(ctx, layout.FsckOptions{DiffIDs: true})
+	if err != nil || len(report.Problems) > 0 || report.Layers != 1 || report.Encrypted != 1 {
+		t.Errorf("fsck: %+v, %v", report, err)
 	}
 }

@@ -82,13 +82,18 @@ func (a *app) printFsck(r layout.FsckReport, format string) error {
 			Blobs     int           `json:"blobs"`
 			BlobBytes int64         `json:"blobBytes"`
 			Layers    int           `json:"layers"`
+			Encrypted int           `json:"encryptedLayers"`
 			Problems  []fsckProblem `json:"problems"`
-		}{r.Blobs, r.BlobBytes, r.Layers, problems})
+		}{r.Blobs, r.BlobBytes, r.Layers, r.Encrypted, problems})
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintln(a.stdout, printableLines(p.String()))
 	}
-	_, err := fmt.Fprintf(a.stdout, "%s, %s, %s unpacked: %s\n", plural(r.Blobs, "blob"), sizeText(r.BlobBytes), plural(r.Layers, "layer"),
-		plural(len(r.Problems), "problem"))
+	encrypted := ""
+	if r.Encrypted > 0 {
+		encrypted = fmt.Sprintf(", %s encrypted", plural(r.Encrypted, "layer"))
+	}
+	_, err := fmt.Fprintf(a.stdout, "%s, %s, %s unpacked%s: %s\n", plural(r.Blobs, "blob"), sizeText(r.BlobBytes), plural(r.Layers, "layer"),
+		encrypted, plural(len(r.Problems), "problem"))
 	return err
 }
