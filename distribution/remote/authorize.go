@@ -192,6 +192,9 @@ func (a *authorizer) newToken(ctx context.Context, h *hostAuth, call *call, scop
 		return "Bearer " + cred.RegistryToken, nil
 	}
 	t, err := a.fetchToken(context.WithValue(ctx, askedFor{}, call.repo.APIHost()), h, cred, scopes)
+	if errors.Is(err, distribution.ErrNotFound) { // which says nothing of what the call is for
+		return "", permanent{fmt.Errorf("get token from %s: %v", h.realm.Host, err)}
+	}
 	if err != nil {
 		return "", fmt.Errorf("get token from %s: %w", h.realm.Host, err)
 	}

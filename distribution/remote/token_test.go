@@ -156,3 +156,24 @@ func TestTokenServer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A token server that is not there does not mean that the image is not.
+func TestNoTokenServer(t *testing.T) {
+	var s *httptest.Server
+	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v2/") {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer realm=%q,service=\"x\"", s.URL+"/token"))
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	defer s.Close()
+	c := remote.New(remote.Options{})
+	defer c.Close()
+	ref := parse(t, strings.TrimPrefix(s.URL, "http://")+"/app:v1")
+	_, err := c.Stat(t.Context(), ref)
+	if err == nil || errors.Is(err, distribution.ErrNotFound) || !strings.Contains(err.Error(), "get token from") {
+		t.Error(err)
+	}
+}
