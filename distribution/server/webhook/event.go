@@ -46,19 +46,26 @@ func actionOf(seen *server.Observation) string {
 		return ActionPush
 	case seen.Route == distribution.RouteManifest && seen.Method == http.MethodDelete && seen.Status == http.StatusAccepted:
 		return ActionDelete
-	case seen.Route == distribution.RouteUploads && seen.Status == http.StatusCreated && seen.URL.Query().Has("mount"):
+	case seen.Route == distribution.RouteUploads && seen.Status == http.StatusCreated && seen.ReadBytes == 0 && seen.URL.Query().Has("mount"):
 		return ActionMount
 	}
 	return ""
 }
 
-const maxAgentBytes = 256
+// What waits is kept in memory.
+const (
+	maxAgentBytes = 256
+	maxHostBytes  = 255 + len(":65535")
+)
 
 func newEvent(action string, seen *server.Observation) Event {
 	e := Event{
 		ID: rand.Text(), Time: time.Now().UTC(), Action: action, Repository: seen.Name,
 		Digest: seen.Digest, MediaType: seen.MediaType, User: seen.User,
 		Host: seen.Host, Method: seen.Method, Client: seen.RemoteAddr, Agent: seen.UserAgent(),
+	}
+	if len(e.Host) > maxHostBytes {
+		e.Host = ""
 	}
 	if len(e.Agent) > maxAgentBytes {
 		e.Agent = e.Agent[:maxAgentBytes]
@@ -89,7 +96,7 @@ func newEvent(action string, seen *server.Observation) Event {
 	if e.Digest != "" {
 		at.Argument = e.Digest.String()
 	}
-	e.URL = scheme + "://" + seen.Host + at.Path()
+	e.URL = scheme + "://" + e.Host + at.Path()
 	return e
 }
 

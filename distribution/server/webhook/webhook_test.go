@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server"
 	"github.com/tare-oci/tare/distribution/server/storage"
 	"github.com/tare-oci/tare/distribution/server/storage/fs"
@@ -167,6 +168,7 @@ func TestEvents(t *testing.T) {
 		{"POST", "/v2/a/blobs/uploads/?digest=" + b, blob, 201, "", ""},
 		{"POST", "/v2/b/blobs/uploads/?from=a&mount=" + b, "", 201, "mount", "b@" + b},
 		{"POST", "/v2/b/blobs/uploads/?from=a&mount=" + m, "", 202, "", ""},
+		{"POST", "/v2/b/blobs/uploads/?from=a&mount=" + m + "&digest=" + digest.FromString("other").String(), "other", 201, "", ""}, // no mount after all
 		{"GET", "/v2/a/manifests/v1", "", 404, "", ""},
 		{"PUT", "/v2/a/manifests/v1", "{", 400, "", ""},
 		{"PUT", "/v2/a/manifests/v1", manifest, 201, "push", "a:v1@" + m},
@@ -210,6 +212,17 @@ func TestEvents(t *testing.T) {
 	}
 	if got := few.next(t); !strings.Contains(got.body, `"tags":["x","y"]`) || len(few.got) != 0 {
 		t.Errorf("%s and %d more", got.body, len(few.got))
+	}
+}
+
+// An event does not keep what a client makes large.
+func TestEventIsBounded(t *testing.T) {
+	r := httptest.NewRequest("GET", "/v2/a/manifests/v1", nil)
+	r.Host = strings.Repeat("h", 60_000)
+	r.Header.Set("User-Agent", strings.Repeat("a", 60_000))
+	e := newEvent(ActionPull, &server.Observation{Request: r, Endpoint: distribution.Endpoint{Route: distribution.RouteManifest, Name: "a", Argument: "v1"}})
+	if size := len(e.Host + e.URL + e.Agent); size > 1000 {
+		t.Errorf("%d bytes", size)
 	}
 }
 
