@@ -58,6 +58,10 @@ const (
 	maxListBytes  = 16 << 20
 )
 
+// errSentBefore stands beside the error of a call that was sent several times. An
+// earlier one, whose answer was lost, may have done what the call is for.
+var errSentBefore = errors.New("sent before")
+
 // do sends a call, again if it may help, and returns the answer, whose body the
 // caller closes. Statuses from 300 on are an *Error.
 func (o *Objects) do(ctx context.Context, c call) (*http.Response, error) {
@@ -65,6 +69,9 @@ func (o *Objects) do(ctx context.Context, c call) (*http.Response, error) {
 	for try := 1; ; try++ {
 		resp, err := o.once(ctx, c)
 		if err == nil || ctx.Err() != nil || try == tries || !again(err) {
+			if err != nil && try > 1 {
+				err = fmt.Errorf("%w: %w", err, errSentBefore)
+			}
 			if err != nil {
 				err = fmt.Errorf("%s %s: %w", c.method, c.key, err)
 			}

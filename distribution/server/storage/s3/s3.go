@@ -9,10 +9,12 @@ package s3
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -159,12 +161,27 @@ func (o *Objects) put(ctx context.Context, key string, data []byte, header map[s
 	if err := check(key); err != nil {
 		return "", err
 	}
-	answer, err := o.send(ctx, call{method: http.MethodPut, key: key, body: data, header: header}, nil)
+	c := call{method: http.MethodPut, key: key, body: data, header: maps.Clone(header)}
+	write := rand.Text()
+	if len(header) > 0 {
+		c.header[writeHeader] = write
+	}
+	answer, err := o.send(ctx, c, nil)
+	if len(header) > 0 && errors.Is(err, errSentBefore) {
+		// The condition may be met no more because of what we wrote ourselves.
+		there, statErr := o.send(ctx, call{method: http.MethodHead, key: key}, nil)
+		if statErr == nil && there.Get(writeHeader) == write {
+			answer, err = there, nil
+		}
+	}
 	if err != nil {
 		return "", err
 	}
 	return answer.Get("Etag"), nil
 }
+
+// writeHeader is metadata of an object by which the call that wrote it is known.
+const writeHeader = "X-Amz-Meta-Tare-Write"
 
 // PutAll implements storage.Objects.
 func (o *Objects) PutAll(ctx context.Context, objects []storage.Object) error {

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,5 +237,67 @@ func TestLostLock(t *testing.T) {
 		if _, err := o.Stat(t.Context(), key); (err == nil) != c.left {
 			t.Errorf("%+v: %v", c, err)
 		}
+	}
+}
+
+// A conditional write whose answer was lost, and that is sent again, has been done
+// once: it is not taken for another's.
+func TestLostAnswer(t *testing.T) {
+	s := testenv.StartS3(t)
+	gateway, err := url.Parse(s.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lost atomic.Int64
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(gateway)
+			r.Out.Host = r.In.Host // it is signed
+		},
+		ModifyResponse: func(r *http.Response) error {
+			conditional := r.Request.Header.Get("If-Match") != "" || r.Request.Header.Get("If-None-Match") != ""
+			if conditional && r.StatusCode == http.StatusOK {
+				r.StatusCode = http.StatusBadGateway
+				lost.Add(1)
+			}
+			return nil
+		},
+	}
+	front := httptest.NewServer(proxy)
+	defer front.Close()
+	s.Endpoint = front.URL
+	o := open(t, s, "")
+
+	mark, err := o.AppendStream(t.Context(), "id", storage.Mark{}, strings.NewReader("one "))
+	if err == nil {
+		mark, err = o.AppendStream(t.Context(), "id", mark, strings.NewReader("two"))
+	}
+	if err == nil {
+		err = o.CommitStream(t.Context(), "id", mark, "blob")
+	}
+	if got, getErr := o.Get(t.Context(), "blob", 100); string(got) != "one two" {
+		t.Errorf("stream: %q, %v, %v", got, err, getErr)
+	}
+	release, err := o.Lock(t.Context(), "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Lock(t.Context(), "name"); !errors.Is(err, storage.ErrBusy) {
+		t.Errorf("second lock: %v", err)
+	}
+	release()
+	for range 3 {
+		if err := o.Update(t.Context(), "count", 100, func(old []byte) ([]byte, error) { return append(old, 'x'), nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := o.Get(t.Context(), "count", 100); string(got) != "xxx" {
+		t.Errorf("updated to %q, %v", got, err)
+	}
+	if err := o.PutNew(t.Context(), "count", nil); !errors.Is(err, storage.ErrExist) {
+		t.Errorf("PutNew over another: %v", err)
+	}
+	if lost.Load() < 6 {
+		t.Errorf("%d answers were lost", lost.Load())
 	}
 }
