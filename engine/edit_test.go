@@ -26,7 +26,7 @@ import (
 )
 
 // crane reads and changes images on registries.
-const crane = "github.com/google/go-containerregistry/cmd/crane@v0.20.6"
+const crane = "github.com/google/go-containerregistry/cmd/crane@v0.22.1"
 
 var editTime = time.Date(2025, 7, 1, 2, 3, 4, 0, time.UTC)
 
