@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/image/changeset"
+	"github.com/tare-oci/tare/runtime/lifecycle"
 	"github.com/tare-oci/tare/safepath"
 )
 
@@ -120,7 +121,8 @@ func (e *Engine) removeContainer(ctx context.Context, c Container, force bool) e
 		if !force {
 			return ErrRunning
 		}
-		if err := e.kill(ctx, dir); err != nil {
+		// It may be ending by itself.
+		if err := e.kill(ctx, dir); err != nil && !errors.Is(err, lifecycle.ErrNotExist) && !errors.Is(err, lifecycle.ErrNotRunning) {
 			return err
 		}
 		o, err = awaitOwned(ctx, dir)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/engine/transport"
+	"github.com/tare-oci/tare/image/layout"
 	"github.com/tare-oci/tare/image/transfer"
 )
 
@@ -235,6 +236,8 @@ func (e *Engine) digestAt(ctx context.Context, name string, registry PushRegistr
 	src, err := e.OpenSource(ctx, name, registry)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, distribution.ErrNotFound):
+		return "", nil
+	case errors.Is(err, layout.ErrNoLayout): // yet: whoever makes it one tells what else it is
 		return "", nil
 	case err != nil:
 		return "", err

@@ -36,6 +36,9 @@ const (
 // ErrReadOnly is in the chain of errors from changing a store opened read-only.
 var ErrReadOnly = errors.New("layout is opened read-only")
 
+// ErrNoLayout is a directory that is no layout, or not yet one.
+var ErrNoLayout = errors.New("not an image layout: it has no file " + headerFile)
+
 // Options say how to open a layout.
 type Options struct {
 	Create   bool // make the layout where there is none: in a new or an empty directory
@@ -75,7 +78,7 @@ func open(dir string, opts Options) (*Store, error) {
 	s := &Store{dir: dir, root: root, opts: opts}
 	err = s.readHeader()
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = errors.New("not an image layout: it has no file " + headerFile); opts.Create {
+		if err = ErrNoLayout; opts.Create {
 			err = s.create()
 		}
 	}
