@@ -248,7 +248,7 @@ func (x *execution) console() (*os.File, error) {
 func (x *execution) await(ctx context.Context) error {
 	var failure []byte
 	for {
-		m, err := receive(ctx, x.family.sync, x.frozen)
+		m, sender, err := receiveFrom(ctx, x.family.sync, x.frozen)
 		if err != nil {
 			return err
 		}
@@ -264,7 +264,7 @@ func (x *execution) await(ctx context.Context) error {
 				return err
 			}
 		case plan.ListenerSize:
-			if err := x.passListener(m); err != nil {
+			if err := x.passListener(m, sender); err != nil {
 				return err
 			}
 		}

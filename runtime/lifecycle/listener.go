@@ -68,14 +68,11 @@ func isChild(pid, parent int) bool {
 }
 
 // passListener gives the agent the listener of a further process, which is our child
-// and not waited for: its number is its own.
-func (x *execution) passListener(message []byte) error {
-	pid := x.pid
-	if pid == 0 {
-		pid = x.scout
-	}
+// and not waited for: its number is its own. It may say so before the process that
+// shows it the way has told who it is.
+func (x *execution) passListener(message []byte, sender int) error {
 	alive := func() bool { return true }
-	return supervised{x.plan.Listener, pid, x.container.State(), alive}.hear(x.family.sync, message)
+	return supervised{x.plan.Listener, sender, x.container.State(), alive}.hear(x.family.sync, message)
 }
 
 // hear passes on the listener that a process has said the number of, and lets
