@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,6 +98,63 @@ func TestTare(t *testing.T) {
 			if lost := nameless(t, disk); lost > 256<<10 {
 				t.Errorf("%d bytes of the disk are in no file", lost)
 			}
+		})
+	}
+}
+
+// TestTareKilledPushing kills our own client while it sends to a registry: a name that is
+// there then leads to all of what it names, and the next attempt works.
+func TestTareKilledPushing(t *testing.T) {
+	s, tool, dir := testenv.Serve(t), testenv.Command(t, "tare"), t.TempDir()
+	run := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(tool, append([]string{"--quiet", "--root", filepath.Join(dir, "root")}, args...)...)
+		cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir)
+		return cmd
+	}
+	model := filepath.Join(dir, "model.bin")
+	if err := os.WriteFile(model, bytes.Repeat([]byte("model"), modelBytes/5), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	images := "oci:" + filepath.Join(testenv.Images(t), "multiarch") + ":latest"
+	for name, command := range map[string]func(to string) []string{
+		"copy": func(to string) []string { return []string{"copy", "--all", images, "docker://" + to} },
+		"artifact push": func(to string) []string {
+			return []string{"artifact", "push", "--artifact-type", "application/vnd.test.model", to, model}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := func(to string) {
+				t.Helper()
+				if out, err := run("copy", "--all", "docker://"+to, "oci:"+t.TempDir()+"/back:v1").CombinedOutput(); err != nil {
+					t.Errorf("%s is not whole: %v\n%s", to, err, out)
+				}
+			}
+			there := 0
+			for i := range 8 {
+				repo := "team/" + strings.ReplaceAll(name, " ", "-") + "-" + strconv.Itoa(i)
+				to := s.Addr + "/" + repo + ":v1"
+				cmd := run(command(to)...)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Duration(5+i*15) * time.Millisecond)
+				cmd.Process.Kill()
+				cmd.Wait()
+				resp, err := http.Get("http://" + s.Addr + "/v2/" + repo + "/manifests/v1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode == http.StatusOK {
+					there++
+					whole(to)
+				}
+				if out, err := run(command(to)...).CombinedOutput(); err != nil {
+					t.Errorf("the next attempt: %v\n%s", err, out)
+				}
+				whole(to)
+			}
+			t.Logf("%d of 8 had got through", there)
 		})
 	}
 }
