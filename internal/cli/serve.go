@@ -139,6 +139,16 @@ func (r *collectReport) print(w io.Writer, dryRun bool) error {
 	return err
 }
 
+// whichStorage declares the flags that tell the registry's storage to verbs about it.
+func (f *serveFlags) whichStorage(cmd *cobra.Command) *pflag.FlagSet {
+	cmd.DisableFlagsInUseLine = true
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&f.config, "config", "c", "", "read the registry's configuration from `FILE`")
+	flags.StringVar(&f.storage, "storage", "", "where the registry keeps everything: `DIR` or s3://BUCKET/PREFIX")
+	return flags
+}
+
 func (a *app) serveGCCommand() *cobra.Command {
 	var f serveFlags
 	var grace, format string
@@ -154,11 +164,7 @@ the same by itself, now and then.`,
   tare serve gc --storage /srv/registry --grace 1h --untagged`,
 		Args: arguments(0, 0, ""),
 	}
-	cmd.DisableFlagsInUseLine = true
-	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.StringVarP(&f.config, "config", "c", "", "read the registry's configuration from `FILE`")
-	flags.StringVar(&f.storage, "storage", "", "where the registry keeps everything: `DIR` or s3://BUCKET/PREFIX")
+	flags := f.whichStorage(cmd)
 	flags.StringVar(&grace, "grace", "", "spare what is younger than `DURATION`, such as 12h or 30d (default 1d)")
 	flags.BoolVar(&untagged, "untagged", false, "also remove manifests that no tag leads to")
 	flags.BoolVarP(&dryRun, "dry-run", "n", false, "only tell what would be removed")

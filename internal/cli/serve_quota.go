@@ -30,11 +30,7 @@ right what is a little too high in between.`,
   tare serve quota --config /etc/tare/registry.toml --format json`,
 		Args: arguments(0, 0, ""),
 	}
-	cmd.DisableFlagsInUseLine = true
-	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.StringVarP(&f.config, "config", "c", "", "read the registry's configuration from `FILE`")
-	flags.StringVar(&f.storage, "storage", "", "where the registry keeps everything: `DIR` or s3://BUCKET/PREFIX")
+	flags := f.whichStorage(cmd)
 	formatFlag(cmd, &format, "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.serveConfig(flags, f)

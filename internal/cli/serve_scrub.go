@@ -24,11 +24,7 @@ are rotten or unreadable blobs.`,
   tare serve scrub --storage /srv/registry --rate 50MiB`,
 		Args: arguments(0, 0, ""),
 	}
-	cmd.DisableFlagsInUseLine = true
-	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.StringVarP(&f.config, "config", "c", "", "read the registry's configuration from `FILE`")
-	flags.StringVar(&f.storage, "storage", "", "where the registry keeps everything: `DIR` or s3://BUCKET/PREFIX")
+	flags := f.whichStorage(cmd)
 	flags.StringVar(&rate, "rate", "", "read at most `SIZE` a second (default as fast as it goes)")
 	formatFlag(cmd, &format, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

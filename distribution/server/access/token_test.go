@@ -136,7 +136,7 @@ func TestTokens(t *testing.T) {
 }
 
 // TestBadTokens: what is not signed by our keys, by their own algorithm, for us
-// and for now, does not count; not even for "/v2/".
+// and for this hour, does not count; not even for "/v2/".
 func TestBadTokens(t *testing.T) {
 	all, strangers := signers(t), signers(t)
 	g, _ := tokenGuard(t, keySet(t, all...))

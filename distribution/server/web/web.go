@@ -76,6 +76,7 @@ func New(o Options) (*Handler, error) {
 	}
 	t, err := template.New("page.html").Funcs(template.FuncMap{
 		"size": sizeText, "time": timeText, "type": typeText, "short": shortDigest, "clip": clip,
+		"next": func(i int) int { return i + 1 }, // layers count from 1, as with tare inspect
 		"root": func() string { return Root }, "style": func() string { return stylePath },
 		"tagURL": func(repo, tag string) string { return Root + repo + ":" + tag },
 		"atURL":  func(repo string, d any) string { return Root + repo + "@" + fmt.Sprint(d) },
