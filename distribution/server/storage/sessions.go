@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -107,19 +106,31 @@ func (s *Store) expireSessions(ctx context.Context, before time.Time) (int, erro
 	}
 }
 
+// expire ends an upload that was started before the given time. The upload is
+// looked at before it is locked: a client's request that met the lock of one who
+// only looks would be refused.
 func (s *Store) expire(ctx context.Context, id string, before time.Time) (bool, error) {
+	if _, old, err := s.expired(ctx, id, before); err != nil || !old {
+		return false, err
+	}
 	release, err := s.acquire(ctx, id)
 	if err != nil {
 		return false, nil // in use, so not forgotten
 	}
 	defer release()
-	data, err := s.objects.Get(ctx, sessionKey(id), maxSessionBytes)
-	if errors.Is(err, ErrNotExist) {
-		return false, nil
-	}
-	var u session
-	if err != nil || json.Unmarshal(data, &u) == nil && !u.Started.Before(before) {
+	u, old, err := s.expired(ctx, id, before)
+	if err != nil || !old {
 		return false, err
 	}
 	return exists(s.discard(ctx, id, u))
+}
+
+// expired reads an upload's state. One that nobody can read is of no use, so it
+// has had its time.
+func (s *Store) expired(ctx context.Context, id string, before time.Time) (u session, old bool, err error) {
+	data, err := s.objects.Get(ctx, sessionKey(id), maxSessionBytes)
+	if here, err := exists(err); err != nil || !here {
+		return u, false, err
+	}
+	return u, json.Unmarshal(data, &u) != nil || u.Started.Before(before), nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -230,6 +231,30 @@ func TestExpireUploads(t *testing.T) {
 	if _, err := s.UploadOffset(t.Context(), "a", ids[7]); !errors.Is(err, storage.ErrNotExist) {
 		t.Error(err)
 	}
+}
+
+// A client's request never meets the lock of one who looks for old uploads.
+func TestExpireUploadsKeepsOff(t *testing.T) {
+	s := open(t, t.TempDir())
+	id := start(t, s, "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	var looking sync.WaitGroup
+	for range 4 {
+		looking.Go(func() {
+			for ctx.Err() == nil {
+				if n, err := s.ExpireUploads(t.Context(), time.Now().Add(-time.Minute)); n != 0 || err != nil {
+					t.Error(n, err)
+				}
+			}
+		})
+	}
+	for range 500 {
+		if _, err := s.AppendUpload(t.Context(), "a", id, -1, strings.NewReader("x")); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	looking.Wait()
 }
 
 func putManifest(t *testing.T, s *storage.Store, repo, body string, subject digest.Digest, artifactType string, tags ...string) digest.Digest {
