@@ -230,6 +230,9 @@ func Parse(name string, text []byte) (Config, error) {
 	if err := d.Decode(&c); err != nil {
 		return Config{}, locate(name, err)
 	}
+	if err := checkNumbers(text); err != nil {
+		return Config{}, locate(name, err)
+	}
 	return c, nil
 }
 

@@ -110,6 +110,10 @@ func TestMistakesHaveALine(t *testing.T) {
 		"[http]\nidle-timeout = 'soon'":           `x.toml:2:16: http.idle-timeout: "soon" is no duration`,
 		"[http]\nidle-timeout = '-1s'":            `x.toml:2:16:`,
 		"[limits]\nmanifest-size = '4 parsecs'":   "x.toml:2:17:",
+		"[gc]\ngrace = 86400":                     "x.toml: gc.grace: 86400 has no unit",
+		"[gc]\ngrace = -1":                        "gc.grace",
+		"[limits]\nblob-size = -1":                "limits.blob-size: -1 is no size",
+		"[[upstream]]\nfresh = 300":               "upstream.fresh: 300 has no unit",
 		"[limits]\nmanifest-size = '99999999TiB'": "is larger than sizes can be",
 		"[http\n": "x.toml:1:",
 	} {
