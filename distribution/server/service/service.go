@@ -71,6 +71,7 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		MaxUploads:   c.Limits.Uploads,
 		MaxBlobBytes: int64(c.Limits.BlobSize),
 		Redirect:     c.Storage.S3.Redirect,
+		Patience:     patience,
 		Grace:        time.Duration(c.GC.Grace),
 		Fixed:        c.IsFixed,
 		Quota:        quotaOf(&s.config),
@@ -206,6 +207,10 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 	s.log.Info("stopped")
 	return err
 }
+
+// patience is enough for a request whose connection broke to end, before the client
+// comes again.
+const patience = 5 * time.Second
 
 // writeTimeout is for answers beside the API's, which are short.
 const writeTimeout = 30 * time.Second

@@ -123,7 +123,24 @@ func TestDeleteBesidePush(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.DeleteManifest(t.Context(), "a", old); err != nil {
+	// Who has patience comes after the push; one that a registry was killed in holds
+	// nobody up for ever, and is no reason to say that something was deleted.
+	patient := storage.New(objects(t, dir), storage.Options{Patience: time.Second})
+	dead := filepath.Join(dir, "repositories/a/_pending", strings.ReplaceAll(old.String(), ":", "-")+".X")
+	if err := os.MkdirAll(filepath.Dir(dead), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dead, []byte("v2\n{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.DeleteManifest(t.Context(), "a", old); !errors.Is(err, storage.ErrBusy) {
+		t.Error(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() {
+		long := time.Now().Add(-2 * time.Hour)
+		os.Chtimes(dead, long, long)
+	})
+	if err := patient.DeleteManifest(t.Context(), "a", old); err != nil {
 		t.Error(err)
 	}
 	for tag, there := range map[string]bool{"v1": true, "v2": false, "v3": true} {

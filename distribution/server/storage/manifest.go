@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -169,9 +170,13 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 }
 
 // DeleteManifest removes a manifest and, before it, whatever points at it:
-// tags and its entry among its subject's referrers. If somebody is pushing the
-// same, then that comes after.
-func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) (err error) {
+// tags and its entry among its subject's referrers. It waits for others who are
+// pushing the same, or move one of its tags; ErrBusy says that they still do.
+func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
+	return s.patiently(ctx, func() error { return s.tryDeleteManifest(ctx, repo, d) })
+}
+
+func (s *Store) tryDeleteManifest(ctx context.Context, repo string, d digest.Digest) (err error) {
 	defer s.lock(repo).Unlock()
 	info, err := s.objects.Stat(ctx, manifestKey(repo, d))
 	if err != nil {
@@ -186,8 +191,11 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 		return err
 	}
 	coming, err := s.coming(ctx, repo)
-	if err != nil || slices.Contains(coming.manifests, d) {
+	if err != nil {
 		return err
+	}
+	if slices.Contains(coming.manifests, d) {
+		return fmt.Errorf("manifest %s is being pushed: %w", d, ErrBusy)
 	}
 	if err := s.deleteManifest(ctx, repo, d, gate, coming); err != nil {
 		return err
@@ -202,7 +210,8 @@ type pushes struct {
 	tags      map[string]bool // of those manifests
 }
 
-// coming lists the pushes under way in a repository.
+// coming lists the pushes under way in a repository, without those that a registry
+// which died has left.
 func (s *Store) coming(ctx context.Context, repo string) (p pushes, err error) {
 	p.tags = map[string]bool{}
 	err = s.each(ctx, pendingDir(repo), func(name string) error {
@@ -210,8 +219,13 @@ func (s *Store) coming(ctx context.Context, repo string) (p pushes, err error) {
 		if !ok {
 			return nil
 		}
-		data, err := s.objects.Get(ctx, pendingDir(repo)+"/"+name, maxManifestBytes)
-		if there, err := exists(err); !there {
+		key := pendingDir(repo) + "/" + name
+		info, err := s.objects.Stat(ctx, key)
+		var data []byte
+		if err == nil && time.Since(info.Modified) < pendingLife {
+			data, err = s.objects.Get(ctx, key, maxManifestBytes)
+		}
+		if there, err := exists(err); !there || data == nil {
 			return err
 		}
 		p.manifests = append(p.manifests, d)

@@ -157,8 +157,8 @@ func (s *Store) expireIn(ctx context.Context, repo string, before time.Time) (re
 				removed++
 			}
 		}
-		if errors.Is(err, ErrFixed) {
-			return nil
+		if errors.Is(err, ErrFixed) || errors.Is(err, ErrBusy) {
+			return nil // the next time
 		}
 		_, err = exists(err)
 		return err

@@ -113,7 +113,7 @@ func (s *Store) expire(ctx context.Context, id string, before time.Time) (bool, 
 	if _, old, err := s.expired(ctx, id, before); err != nil || !old {
 		return false, err
 	}
-	release, err := s.acquire(ctx, id)
+	release, err := s.objects.Lock(ctx, uploadLock(id))
 	if err != nil {
 		return false, nil // in use, so not forgotten
 	}

@@ -38,6 +38,9 @@ type Options struct {
 	MaxBlobBytes int64 // of one blob
 	// Fixed says which tags may not be moved or removed. Nil is none.
 	Fixed func(repo, tag string) bool
+	// Patience is how long who meets another at the same upload, manifest or counter
+	// waits before it is told ErrBusy.
+	Patience time.Duration
 	// Grace is the collector's: what is asked for is not collected for that long.
 	Grace time.Duration
 	// Quota is what a repository's namespace may have, and false if there is no

@@ -81,10 +81,17 @@ func (s *Store) session(ctx context.Context, repo, id string) (session, error) {
 
 // acquire keeps a second request off an upload, at whatever registry; a client
 // that thinks its connection lost may come back while the first is still being
-// read. The ids are clients' to choose, so their locks have names of their own.
+// read, and mostly just for the moment until that is noticed.
 func (s *Store) acquire(ctx context.Context, id string) (release func(), err error) {
-	return s.objects.Lock(ctx, "upload-"+id)
+	err = s.patiently(ctx, func() error {
+		release, err = s.objects.Lock(ctx, uploadLock(id))
+		return err
+	})
+	return release, err
 }
+
+// uploadLock is a name of its own, as ids are clients' to choose.
+func uploadLock(id string) string { return "upload-" + id }
 
 // UploadOffset returns how many bytes an upload has.
 func (s *Store) UploadOffset(ctx context.Context, repo, id string) (int64, error) {

@@ -88,13 +88,15 @@ func (s *Store) quota(repo string) (Quota, bool) {
 func (s *Store) changeUsage(ctx context.Context, namespace string, change func(*usage) error) error {
 	key := usageKey(namespace)
 	defer s.lockOf(&s.counters, key).Unlock()
-	err := s.objects.Update(ctx, key, maxUsageBytes, func(old []byte) ([]byte, error) {
-		u := parseUsage(old)
-		if err := change(&u); err != nil {
-			return nil, err
-		}
-		u.UsedBytes, u.SinceBytes = max(u.UsedBytes, 0), max(u.SinceBytes, 0)
-		return json.Marshal(u)
+	err := s.patiently(ctx, func() error {
+		return s.objects.Update(ctx, key, maxUsageBytes, func(old []byte) ([]byte, error) {
+			u := parseUsage(old)
+			if err := change(&u); err != nil {
+				return nil, err
+			}
+			u.UsedBytes, u.SinceBytes = max(u.UsedBytes, 0), max(u.SinceBytes, 0)
+			return json.Marshal(u)
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("usage of %s: %w", namespace, err)

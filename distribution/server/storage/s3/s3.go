@@ -45,6 +45,9 @@ type Objects struct {
 
 var _ storage.Objects = (*Objects)(nil)
 
+// ErrNoCredentials says that nobody has told the account's keys.
+var ErrNoCredentials = errors.New("object storage needs an access key and a secret key")
+
 // ParseLocation reads "s3://BUCKET/PREFIX".
 func ParseLocation(location string) (bucket, prefix string, err error) {
 	rest, ok := strings.CutPrefix(location, "s3://")
@@ -68,8 +71,11 @@ func New(o Options) (*Objects, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("endpoint %q: want http://HOST:PORT or https://HOST", o.Endpoint)
 	}
-	if o.Bucket == "" || o.Credentials.AccessKey == "" || o.Credentials.SecretKey == "" {
-		return nil, errors.New("object storage needs a bucket, an access key and a secret key")
+	if o.Bucket == "" {
+		return nil, errors.New("object storage needs a bucket")
+	}
+	if o.Credentials.AccessKey == "" || o.Credentials.SecretKey == "" {
+		return nil, ErrNoCredentials
 	}
 	if o.Prefix != "" {
 		o.Prefix += "/"
