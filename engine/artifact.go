@@ -268,7 +268,7 @@ func writeArtifact(ctx context.Context, src transfer.Source, root *safepath.Root
 	}
 	switch {
 	case errors.Is(err, unix.EEXIST):
-		return fail("create", os.ErrExist)
+		return fail("create", ErrFileExists)
 	case err != nil:
 		return fail("create", err)
 	}

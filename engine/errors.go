@@ -16,6 +16,8 @@ import (
 var (
 	// ErrNoImage: the store has no image of that name.
 	ErrNoImage = errors.New("no such image in the store")
+	// ErrFileExists: a file of an artifact would replace another.
+	ErrFileExists = fmt.Errorf("%w", os.ErrExist)
 	// ErrNeedsRoot: this takes privileges that we do not have.
 	ErrNeedsRoot = errors.New("root is needed for that")
 	// ErrCommandNotFound: the container has no such program; shells and engines exit with 127.

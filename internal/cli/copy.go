@@ -194,6 +194,7 @@ func (t transferFlags) open(use func(e *engine.Engine, source, destination remot
 // showTransfer shows the progress of whatever copies images.
 func (a *app) showTransfer(title string, do func(transfer.Progress) error) error {
 	display := a.newProgress()
+	display.away = true
 	display.begin(printable(title))
 	start := time.Now()
 	p := newPullProgress(display)

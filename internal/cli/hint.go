@@ -14,6 +14,7 @@ import (
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/registries"
 	"github.com/tare-oci/tare/distribution/server/config"
+	"github.com/tare-oci/tare/distribution/server/storage/s3"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/image/changeset"
@@ -38,13 +39,15 @@ func hints() []hint {
 		{is(distribution.ErrTooManyRequests), "the registry limits anonymous users; sign in with tare login, or wait"},
 		{is(distribution.ErrUnauthorized), "give credentials with --creds USER:PASSWORD or --authfile FILE, or sign in with tare login; " +
 			"many registries answer so for an image that does not exist, too"},
-		{is(distribution.ErrDenied), "the credentials are accepted, but do not open this repository; is its name right?"},
+		{denied, "the credentials are accepted, but do not open this repository; is its name right?"},
 		{is(distribution.ErrNotFound), "the registry has no such image: check the spelling of name and tag"},
 		{is(registries.ErrBlocked), "registries.conf says so: /etc/containers/registries.conf, or the one in your ~/.config/containers"},
 		{as[*engine.AmbiguousError], "name it in full, or say which one is meant under [aliases] in registries.conf"},
 		{as[*image.NoPlatformError], "choose one of these with --platform OS/ARCH"},
 		{is(image.ErrArtifact), "tare artifact pull writes its files to a directory; it is nothing that can be run"},
 		{is(image.ErrMismatch), "what the registry or the disk has is damaged or was changed; pull again, and if it stays so tell the registry's owner"},
+		{is(engine.ErrFileExists), "with --overwrite it is replaced"},
+		{is(s3.ErrNoCredentials), "the account is AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or storage.s3 in the configuration file"},
 		{is(engine.ErrNoContainer), "tare ps -a lists the containers that are here; a bundle's directory is named with a slash, such as ./bundle"},
 		{is(engine.ErrRunning), "tare rm -f kills it first"},
 		{is(engine.ErrNoOrigin), "tare unpack IMAGE DIR makes one; bundles of other tools have no record of what was in them"},
@@ -87,6 +90,14 @@ func is(target error) func(error) bool {
 func as[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
+}
+
+// denied is a refusal that does not say itself what for, such as a quota or a tag
+// that is fixed.
+func denied(err error) bool {
+	e, ok := errors.AsType[*distribution.Error](err)
+	explained := ok && e.Code == distribution.CodeDenied && strings.HasPrefix(e.Message, e.Code.Message()+": ")
+	return errors.Is(err, distribution.ErrDenied) && !explained
 }
 
 // speaksHTTP: net/http has no value for the one, crypto/tls has one for the other.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tare-oci/tare/distribution"
 	"github.com/tare-oci/tare/distribution/server/config"
+	"github.com/tare-oci/tare/distribution/server/storage/s3"
 	"github.com/tare-oci/tare/engine"
 	"github.com/tare-oci/tare/image"
 	"github.com/tare-oci/tare/runtime/host"
@@ -34,6 +35,10 @@ func TestHints(t *testing.T) {
 		{&distribution.ResponseError{Status: 429}, "sign in"},
 		{&distribution.ResponseError{Status: 404}, "spelling"},
 		{errors.Join(errors.New("one"), distribution.ErrDenied), "repository"},
+		{&distribution.ResponseError{Status: 403, Errors: []distribution.Error{{Code: distribution.CodeDenied}}}, "repository"},
+		{&distribution.ResponseError{Status: 403, Errors: []distribution.Error{*distribution.Errorf(distribution.CodeDenied, "the quota is exceeded")}}, ""},
+		{engine.ErrFileExists, "--overwrite"},
+		{s3.ErrNoCredentials, "AWS_SECRET_ACCESS_KEY"},
 		{distribution.ErrInvalidReference, "debian:12"},
 		{&image.NoPlatformError{}, "--platform"},
 		{image.ErrMismatch, "damaged"},

@@ -39,6 +39,7 @@ type progress struct {
 	now    func() time.Time
 	screen *screen // nil where lines are wanted
 	utf8   bool
+	away   bool // to somewhere else, not to here
 	line   func(format string, args ...any)
 
 	mu        sync.Mutex
@@ -147,22 +148,32 @@ func (p *progress) set(id string, state transferState, doneBytes, sizeBytes int6
 			t.took = now.Sub(t.started)
 		}
 	}
-	if words := t.words(); p.screen == nil && words != "" {
+	if words := p.words(t); p.screen == nil && words != "" {
 		p.line("  %s: %s", t.id, words)
 	}
 }
 
 // words tells the state in a log, where a beginning and an end are enough.
-func (t *transferred) words() string {
+func (p *progress) words(t *transferred) string {
 	switch t.state {
 	case present:
-		return "here already"
+		return p.presentWords()
 	case fetching:
+		if p.away {
+			return "copying " + sizeText(t.sizeBytes)
+		}
 		return "fetching " + sizeText(t.sizeBytes)
 	case done:
 		return "done in " + durationText(t.took)
 	}
 	return ""
+}
+
+func (p *progress) presentWords() string {
+	if p.away {
+		return "there already"
+	}
+	return "here already"
 }
 
 func (p *progress) running() bool {
@@ -217,7 +228,7 @@ func (p *progress) transferLine(t *transferred, columns int) line {
 	case waiting:
 		bytes, rest, restStyle = sizeText(t.sizeBytes), "waiting", dim
 	case present:
-		share, barStyle, bytes, rest, restStyle = 1, dim, sizeText(t.sizeBytes), "here already", dim
+		share, barStyle, bytes, rest, restStyle = 1, dim, sizeText(t.sizeBytes), p.presentWords(), dim
 	case fetching:
 		rest = t.speed.String()
 		if p.ended {
