@@ -150,14 +150,16 @@ func (e *Engine) eachImage(ctx context.Context, desc v1.Descriptor, seen map[dig
 	seen[desc.Digest] = true
 	switch image.KindOf(desc) {
 	case image.KindManifest:
-		img, err := image.Load(ctx, e.images, desc)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, image.ErrArtifact) {
-			return nil
-		}
-		if err != nil {
+		documents := &failing{Fetcher: e.images}
+		img, err := image.Load(ctx, documents, desc)
+		switch {
+		case err == nil:
+			visit(img)
+		case documents.err != nil && !errors.Is(documents.err, fs.ErrNotExist):
 			return err
 		}
-		visit(img)
+		// What is here whole but fit for nothing, such as a manifest with fewer
+		// DiffIDs than layers, has never been unpacked.
 	case image.KindIndex:
 		data, err := e.images.Fetch(ctx, desc)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -177,6 +179,21 @@ func (e *Engine) eachImage(ctx context.Context, desc v1.Descriptor, seen map[dig
 		}
 	}
 	return nil
+}
+
+// failing remembers that a document could not be read, to tell that from one
+// that says what it may not.
+type failing struct {
+	image.Fetcher
+	err error
+}
+
+func (f *failing) Fetch(ctx context.Context, desc v1.Descriptor) ([]byte, error) {
+	data, err := f.Fetcher.Fetch(ctx, desc)
+	if err != nil {
+		f.err = err
+	}
+	return data, err
 }
 
 // gcSnapshots removes the unpacked layers that are not needed. Each first loses

@@ -27,7 +27,8 @@ const (
 var ErrSchema1 = errors.New("schema 1 manifests of Docker are not supported: pull the image with an old docker and push it again, or ask its publisher to")
 
 // ErrArtifact is in the chain of the error for a manifest that carries
-// something else than an image: a chart, a signature, a module.
+// something else than an image: a chart, a signature, a module, or, with an
+// image's config but layers of other types, BuildKit's statements about one.
 var ErrArtifact = errors.New("not an image but an artifact")
 
 // probe has the fields by which the documents can be told apart.

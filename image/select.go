@@ -72,7 +72,7 @@ func Load(ctx context.Context, f Fetcher, desc v1.Descriptor) (*Image, error) {
 func (img *Image) check() error {
 	for i, l := range img.Manifest.Layers {
 		if KindOf(l) != KindLayer {
-			return fmt.Errorf("layers[%d].mediaType: %s is not that of a layer", i, quote(l.MediaType))
+			return fmt.Errorf("%w: layers[%d].mediaType: %s is not that of a layer", ErrArtifact, i, quote(l.MediaType))
 		}
 	}
 	if n, m := len(img.Config.RootFS.DiffIDs), len(img.Manifest.Layers); n != m {
@@ -92,7 +92,14 @@ func (e *NoPlatformError) Error() string {
 	const most = 32
 	var have []string
 	for _, p := range e.Have {
-		if s := PlatformString(NormalizePlatform(p)); !slices.Contains(have, s) {
+		s := PlatformString(NormalizePlatform(p))
+		if len(p.OSFeatures) > 0 {
+			s += " with the features " + quote(strings.Join(p.OSFeatures, ","))
+		}
+		if e.Want.OSVersion != "" {
+			s += " in version " + quote(p.OSVersion)
+		}
+		if !slices.Contains(have, s) {
 			have = append(have, s)
 		}
 	}

@@ -81,6 +81,12 @@ func TestSelect(t *testing.T) {
 	attest.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
 	artifact := m.add(t, v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
 		Config: v1.DescriptorEmptyJSON, Layers: []v1.Descriptor{}})
+	statement := m.add(t, v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		Config: m.add(t, v1.MediaTypeImageConfig, v1.Image{Platform: platform(t, "linux/386"), RootFS: v1.RootFS{Type: "layers"}}),
+		Layers: []v1.Descriptor{describe("application/vnd.in-toto+json", "{}")}})
+	featured := m.add(t, v1.MediaTypeImageManifest, v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+		Config: m.add(t, v1.MediaTypeImageConfig, v1.Image{Platform: v1.Platform{OS: "linux", Architecture: "amd64", OSFeatures: []string{"gpu"}}, RootFS: v1.RootFS{Type: "layers"}}),
+		Layers: []v1.Descriptor{}})
 	absent := describe(v1.MediaTypeImageIndex, "absent")
 	flat := m.index(t, attest, v5, v6, amd)
 	nested := m.index(t, v5, m.index(t, m.index(t, m.marked(t, "linux/arm/v7")), arm64))
@@ -97,7 +103,7 @@ func TestSelect(t *testing.T) {
 		{"nested beats a worse variant outside", nested, "linux/arm/v7", m.marked(t, "linux/arm/v7"), 3, ""},
 		{"nested", nested, "linux/arm64", arm64, 2, ""},
 		{"direct", m.image(t, "linux/arm64"), "linux/arm64", m.image(t, "linux/arm64"), 0, ""},
-		{"unmarked", m.index(t, artifact, m.image(t, "linux/s390x"), m.image(t, "linux/arm64")), "linux/arm64", m.image(t, "linux/arm64"), 1, ""},
+		{"unmarked", m.index(t, artifact, statement, m.image(t, "linux/s390x"), m.image(t, "linux/arm64")), "linux/arm64", m.image(t, "linux/arm64"), 1, ""},
 		{"sparse, not needed", m.index(t, absent, amd), "linux/amd64", amd, 1, ""},
 
 		{"other platforms", flat, "linux/arm64", v1.Descriptor{}, 0, "nothing for linux/arm64: it is for linux/arm/v5, linux/arm/v6, linux/amd64"},
@@ -106,6 +112,8 @@ func TestSelect(t *testing.T) {
 		{"attestation only", m.index(t, attest), "linux/386", v1.Descriptor{}, 0, "it has none"},
 		{"sparse", m.index(t, absent), "linux/386", v1.Descriptor{}, 0, string(absent.Digest)},
 		{"artifact", artifact, "linux/386", v1.Descriptor{}, 0, "not an image but an artifact: config.mediaType is \"application/vnd.oci.empty.v1+json\""},
+		{"statement", statement, "linux/386", v1.Descriptor{}, 0, "not an image but an artifact: layers[0].mediaType: \"application/vnd.in-toto+json\""},
+		{"features", featured, "linux/amd64", v1.Descriptor{}, 0, `it is for linux/amd64 with the features "gpu"`},
 		{"no manifest", describe("text/plain", "x"), "linux/386", v1.Descriptor{}, 0, `mediaType: "text/plain"`},
 		{"large", v1.Descriptor{MediaType: v1.MediaTypeImageIndex, Digest: dig, Size: 100 << 20}, "linux/386", v1.Descriptor{}, 0, dig + ": size: 104857600 bytes"},
 	} {

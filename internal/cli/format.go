@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -59,6 +60,9 @@ func agoText(t, now time.Time) string {
 		return "-"
 	}
 	d := now.Sub(t)
+	if d < -24*time.Hour { // more than clocks and time zones account for
+		return t.UTC().Format(time.DateOnly)
+	}
 	units := []struct {
 		name string
 		long time.Duration
@@ -101,11 +105,11 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// printable replaces what could move the cursor or forge lines: much of what
-// tare prints was written by others.
+// printable replaces what could move the cursor, forge lines or turn the
+// direction of text around: much of what tare prints was written by others.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
 			return '?'
 		}
 		return r
