@@ -47,7 +47,7 @@ func pushArtifact(t *testing.T, c *remote.Client, repo distribution.Repository, 
 // TestReferrers is a registry that lists referrers, and one that does not,
 // where clients keep the list.
 func TestReferrers(t *testing.T) {
-	for kind, addr := range map[string]string{"docker-registry": testenv.Registry(t), "tare": ourRegistry(t)} {
+	for kind, addr := range allRegistries(t) {
 		t.Run(kind, func(t *testing.T) {
 			c := remote.New(remote.Options{})
 			defer c.Close()
@@ -73,7 +73,7 @@ func TestReferrers(t *testing.T) {
 				}
 			}
 			tags, err := c.Tags(t.Context(), repo)
-			if has := slices.Contains(tags, "sha256-"+subject.Digest.Encoded()); has != (kind == "docker-registry") {
+			if has := slices.Contains(tags, "sha256-"+subject.Digest.Encoded()); has != (kind != "tare") {
 				t.Errorf("tags %v, %v", tags, err)
 			}
 		})

@@ -177,11 +177,21 @@ func pushLayout(t *testing.T, c *remote.Client, layout string, ref distribution.
 	}
 }
 
-// TestRegistries goes both ways with Debian's docker-registry and with ours:
-// what skopeo pushed we pull, what we pushed skopeo pulls.
+// allRegistries are those of others and ours, by their names.
+func allRegistries(t testing.TB) map[string]string {
+	t.Helper()
+	addrs := map[string]string{"tare": ourRegistry(t)}
+	for _, kind := range testenv.Distributions(t) {
+		addrs[kind.Name] = testenv.StartRegistry(t, testenv.RegistryOptions{Command: kind.Command})
+	}
+	return addrs
+}
+
+// TestRegistries goes both ways with CNCF distribution and with ours: what skopeo
+// pushed we pull, what we pushed skopeo pulls.
 func TestRegistries(t *testing.T) {
 	images := testenv.Images(t)
-	for kind, addr := range map[string]string{"docker-registry": testenv.Registry(t), "tare": ourRegistry(t)} {
+	for kind, addr := range allRegistries(t) {
 		c := remote.New(remote.Options{})
 		defer c.Close()
 		for image, layout := range map[string]string{

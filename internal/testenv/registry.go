@@ -37,6 +37,18 @@ type RegistryOptions struct {
 	Auth           string // the configuration's "auth", if it is another one
 }
 
+// Distribution is a version of CNCF distribution.
+type Distribution struct{ Name, Command string }
+
+// Distributions are those that our client is tested with: Debian's, and the newest.
+func Distributions(t testing.TB) []Distribution {
+	t.Helper()
+	return []Distribution{
+		{"docker-registry", Tool(t, "docker-registry")},
+		{"distribution3", GoTool(t, "github.com/distribution/distribution/v3/cmd/registry@v3.1.0")},
+	}
+}
+
 // PushLayout copies one tag of an image layout to the registry as name, which
 // may carry a tag of its own ("app" or "app:v1"). It is done by skopeo, so that
 // what is pulled later does not come from our own code. Indexes are copied

@@ -62,6 +62,22 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// TestRegistries is our own client and the registries that others have written, with
+// a password.
+func TestRegistries(t *testing.T) {
+	layout := filepath.Join(testenv.Images(t), "small")
+	path := filepath.Dir(testenv.Command(t, "tare")) + ":" + os.Getenv("PATH")
+	for _, kind := range testenv.Distributions(t) {
+		t.Run(kind.Name, func(t *testing.T) {
+			t.Parallel()
+			s := testenv.Served{User: "me", Password: "pass:word"}
+			s.Addr = testenv.StartRegistry(t, testenv.RegistryOptions{Command: kind.Command, User: s.User, Password: s.Password})
+			dir := t.TempDir()
+			run(t, "tare", dir, append(environment(t, dir, layout, s), "PATH="+path, "REPO=team"))
+		})
+	}
+}
+
 // run runs a client's script in dir.
 func run(t *testing.T, name, dir string, env []string) {
 	t.Helper()
