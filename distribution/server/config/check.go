@@ -170,19 +170,18 @@ func (c *Config) Endpoints() (endpoints []webhook.Endpoint) {
 	return endpoints
 }
 
-const defaultFresh = 5 * time.Minute
+const (
+	defaultFresh   = 5 * time.Minute
+	defaultMissing = 10 * time.Second
+)
 
 // Sources are the upstreams as package upstream has them, without passwords and
 // authorities.
 func (c *Config) Sources() (sources []upstream.Source) {
 	for _, u := range c.Upstream {
-		fresh := defaultFresh
-		if u.Fresh != nil {
-			fresh = time.Duration(*u.Fresh)
-		}
 		sources = append(sources, upstream.Source{
 			Prefix: u.Prefix, KeepPrefix: u.KeepPrefix, URL: u.URL, Namespace: u.Namespace, Except: u.Except,
-			Fresh: fresh, Keep: time.Duration(u.Keep),
+			Fresh: u.Fresh.or(defaultFresh), Missing: u.Missing.or(defaultMissing), Keep: time.Duration(u.Keep),
 		})
 	}
 	return sources

@@ -173,6 +173,7 @@ type Upstream struct {
 	Namespace    string    `toml:"namespace"`
 	Except       []string  `toml:"except"`
 	Fresh        *Duration `toml:"fresh"` // nil is the default
+	Missing      *Duration `toml:"missing"`
 	Keep         Duration  `toml:"keep"`
 	User         string    `toml:"user"`
 	PasswordFile string    `toml:"password-file"`

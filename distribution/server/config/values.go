@@ -46,6 +46,14 @@ func ParseDuration(s string) (Duration, error) {
 	return Duration(d), nil
 }
 
+// or is standard where nothing is set.
+func (d *Duration) or(standard time.Duration) time.Duration {
+	if d == nil {
+		return standard
+	}
+	return time.Duration(*d)
+}
+
 func (d Duration) String() string {
 	if t := time.Duration(d); t > 0 && t%day == 0 {
 		return strconv.FormatInt(int64(t/day), 10) + "d"

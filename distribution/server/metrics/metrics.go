@@ -99,6 +99,33 @@ func (s *Set) Gauge(name, help string, value func() float64) {
 	s.add(function{named{name, "gauge", help}, value})
 }
 
+// Sample is one value of a metric with one label.
+type Sample struct {
+	Label string // its value
+	Value float64
+}
+
+// samples is a metric whose values are asked for when it is written.
+type samples struct {
+	named
+	label string
+	all   func() []Sample
+}
+
+func (m samples) write(w *bufio.Writer) {
+	m.head(w)
+	all := m.all()
+	for _, sample := range all[:min(len(all), maxSeries)] {
+		fmt.Fprintf(w, "%s{%s} %s\n", m.name, labels([]string{m.label}, []string{sample.Label}), number(sample.Value))
+	}
+}
+
+// Gauges adds a value for each of what a label tells, and all are asked for when
+// written.
+func (s *Set) Gauges(name, help, label string, all func() []Sample) {
+	s.add(samples{named{name, "gauge", help}, label, all})
+}
+
 // CounterFunc adds a value that only grows, and is asked for when written.
 func (s *Set) CounterFunc(name, help string, value func() float64) {
 	s.add(function{named{name, "counter", help}, value})

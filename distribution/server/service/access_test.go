@@ -14,7 +14,7 @@ import (
 	"github.com/tare-oci/tare/distribution/server/config"
 )
 
-// TestQuota: who is refused reads why.
+// TestQuota: who is refused reads why, and the figures have it.
 func TestQuota(t *testing.T) {
 	r := start(t, func(c *config.Config) { c.Quota = []config.Quota{{Namespaces: []string{"*"}, Size: 10}} })
 	r.log.with(t, "usage counted")
@@ -27,6 +27,12 @@ func TestQuota(t *testing.T) {
 	want := `"message":"requested access to the resource is denied: the quota of team is exceeded: 10 of 10 bytes are in use"`
 	if answer, _ := io.ReadAll(resp.Body); resp.StatusCode != 403 || !strings.Contains(string(answer), want) {
 		t.Errorf("%s: %s", resp.Status, answer)
+	}
+	_, figures := get(t, http.DefaultClient, "http://"+r.addr+"/metrics")
+	for _, line := range []string{`tare_registry_quota_used_bytes{namespace="team"} 10`, `tare_registry_quota_limit_bytes{namespace="team"} 10`} {
+		if !strings.Contains(figures, line+"\n") {
+			t.Errorf("no %s in\n%s", line, figures)
+		}
 	}
 }
 

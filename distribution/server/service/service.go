@@ -81,6 +81,7 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	})
 	observer := newObserver(s.metrics, requests)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
+	s.addUsage()
 	s.metrics.Process()
 	if c.HasAuth() {
 		if s.guard, err = access.New(access.Options{Passwords: c.Auth.Passwords, Groups: c.Auth.Groups, Rules: c.Rules(), Token: c.TokenOptions(), Log: s.log}); err != nil {

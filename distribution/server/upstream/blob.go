@@ -23,11 +23,14 @@ func (s *Set) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64
 	if aheadErr != nil || u == nil {
 		return size, errors.Join(err, aheadErr)
 	}
-	size, err = once(ctx, s, "stat "+repo+"@"+d.String(), askLimit, func(ctx context.Context) (int64, error) {
+	key := repo + "@" + d.String()
+	if s.knownMissing(u, "blob", key) {
+		return 0, err
+	}
+	return once(ctx, s, "stat "+key, askLimit, func(ctx context.Context) (int64, error) {
 		size, err := u.client.StatBlob(ctx, u.remote(repo), d)
-		return size, u.outcome(err)
+		return size, s.missed(u, key, u.outcome(err))
 	})
-	return size, err
 }
 
 // BlobURL implements server.Reader: what is not here can be read nowhere else.
@@ -53,6 +56,9 @@ func (s *Set) Blob(ctx context.Context, repo string, d digest.Digest) (io.ReadSe
 	u, aheadErr := s.ahead(ctx, repo)
 	if aheadErr != nil || u == nil {
 		return nil, 0, errors.Join(err, aheadErr)
+	}
+	if s.knownMissing(u, "blob", repo+"@"+d.String()) {
+		return nil, 0, err
 	}
 	f, err := s.board(u, repo, d)
 	if err != nil {
@@ -94,7 +100,7 @@ func (s *Set) board(u *source, repo string, d digest.Digest) (*flight, error) {
 	s.flights[key] = f
 	go func() {
 		defer s.end()
-		err := s.fly(s.ctx, f, u, repo)
+		err := s.missed(u, key, s.fly(s.ctx, f, u, repo))
 		s.mu.Lock()
 		delete(s.flights, key)
 		s.mu.Unlock()

@@ -40,13 +40,17 @@ func (s *Set) byDigest(ctx context.Context, u *source, repo string, d digest.Dig
 	if u, err = s.ahead(ctx, repo); err != nil || u == nil {
 		return m, errors.Join(err, unknown("manifest", d))
 	}
-	return once(ctx, s, repo+"@"+d.String(), askLimit, func(ctx context.Context) (storage.Manifest, error) {
+	key := repo + "@" + d.String()
+	if s.knownMissing(u, "manifest", key) {
+		return m, unknown("manifest", d)
+	}
+	return once(ctx, s, key, askLimit, func(ctx context.Context) (storage.Manifest, error) {
 		ref := distribution.Reference{Repository: u.remote(repo), Digest: d}
 		m, err := s.fetch(ctx, u, ref)
 		if err == nil {
 			s.keep(ctx, u, repo, m)
 		}
-		return m, s.counted(u, "manifest", err)
+		return m, s.missed(u, key, s.counted(u, "manifest", err))
 	})
 }
 
@@ -99,13 +103,14 @@ func (s *Set) byTag(ctx context.Context, u *source, repo, tag string) (storage.M
 		}
 	}
 	here := err == nil
+	key := repo + ":" + tag
 	ahead, err := s.ahead(ctx, repo)
 	switch {
 	case err != nil:
 		return old, err
 	case ahead == nil && here:
 		return old, nil
-	case ahead == nil:
+	case ahead == nil, !here && s.knownMissing(u, "manifest", key):
 		return old, fmt.Errorf("tag %s: %w", tag, storage.ErrNotExist)
 	case here && u.resting():
 		s.opts.Count(u.Prefix, "manifest", "stale")
@@ -115,16 +120,17 @@ func (s *Set) byTag(ctx context.Context, u *source, repo, tag string) (storage.M
 	if here {
 		limit = staleLimit
 	}
-	m, err := once(ctx, s, repo+":"+tag, limit, func(ctx context.Context) (storage.Manifest, error) {
+	m, err := once(ctx, s, key, limit, func(ctx context.Context) (storage.Manifest, error) {
 		ref := distribution.Reference{Repository: u.remote(repo), Tag: tag}
 		if !here {
 			m, err := s.fetch(ctx, u, ref)
 			if err == nil {
 				s.keep(ctx, u, repo, m, tag)
 			}
-			return m, s.counted(u, "manifest", err)
+			return m, s.missed(u, key, s.counted(u, "manifest", err))
 		}
-		return s.renew(ctx, u, repo, ref, old)
+		m, err := s.renew(ctx, u, repo, ref, old)
+		return m, s.missed(u, key, err)
 	})
 	if here && errors.Is(err, storage.ErrBusy) {
 		return old, server.ErrStale

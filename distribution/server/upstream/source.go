@@ -38,6 +38,8 @@ type Source struct {
 	Except []string
 	// Fresh is how long a tag is good without a look.
 	Fresh time.Duration
+	// Missing is how long the source is not asked again for what it has not.
+	Missing time.Duration
 	// Keep is how long what nobody asks for is kept; zero is for good.
 	Keep time.Duration
 	// User and Password say who we are there; an empty User is anybody.
@@ -133,7 +135,7 @@ func Check(sources []Source) error {
 			return fail("namespace: %q is not in lower case", one.Namespace)
 		case one.Namespace != "" && namespaces[namespace]:
 			return fail("namespace: another upstream has %q", namespace)
-		case one.Fresh < 0 || one.Keep < 0:
+		case one.Fresh < 0 || one.Keep < 0 || one.Missing < 0:
 			return fail("fresh and keep cannot be negative")
 		case one.KeepPrefix && one.Prefix == "":
 			return fail("keep-prefix: there is no prefix")

@@ -36,7 +36,8 @@ type Options struct {
 	Log *slog.Logger
 	// Count, if not nil, is told what became of each read: kind is "manifest",
 	// "blob" or "list"; result "hit", "fetched", "fresh" (looked at, and still
-	// right), "stale", "missing" or "failed".
+	// right), "stale", "missing", "absent" (missing when it was asked for just before)
+	// or "failed".
 	Count func(source, kind, result string)
 }
 
@@ -55,6 +56,7 @@ type Set struct {
 
 	asking singleflight.Group // manifests and lists
 	lists  lists
+	absent absent
 
 	mu      sync.Mutex
 	flights map[string]*flight // blobs under way, by repository and digest
@@ -281,6 +283,7 @@ const maxUsed = 20_000
 
 // keep stores a manifest of repo. Clients are served whether or not that works.
 func (s *Set) keep(ctx context.Context, u *source, repo string, m storage.Manifest, tags ...string) {
+	s.absent.forget(repo)
 	err := s.SetUpstream(ctx, repo, u.remote(repo).String())
 	if err == nil {
 		err = s.PutManifest(ctx, repo, m, tags, false, func() error { return s.isCopy(ctx, repo) })
