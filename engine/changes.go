@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/engine/transport"
 	"github.com/tare-oci/tare/image"
@@ -67,8 +69,14 @@ func (e *Engine) changedTreeOf(ctx context.Context, name string, o ChangeOptions
 	case err == nil:
 		return e.changedContainer(ctx, c, o)
 	case errors.Is(err, ErrNoContainer):
-		if st, serr := os.Stat(name); serr == nil && st.IsDir() {
+		st, serr := os.Stat(name)
+		switch {
+		case serr == nil && st.IsDir():
 			return e.changedBundle(ctx, name, o)
+		case strings.Contains(name, "/") && serr != nil: // no container's name has one
+			return nil, serr
+		case strings.Contains(name, "/"):
+			return nil, fmt.Errorf("not a bundle: %w", unix.ENOTDIR)
 		}
 	}
 	return nil, err

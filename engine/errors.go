@@ -16,6 +16,8 @@ import (
 var (
 	// ErrNoImage: the store has no image of that name.
 	ErrNoImage = errors.New("no such image in the store")
+	// ErrSeveralNames: a digest does not say which of its image's names is meant.
+	ErrSeveralNames = errors.New("has several names")
 	// ErrFileExists: a file of an artifact would replace another.
 	ErrFileExists = fmt.Errorf("%w", os.ErrExist)
 	// ErrNeedsRoot: this takes privileges that we do not have.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -63,8 +64,15 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	named := map[digest.Digest]bool{}
+	for _, n := range names {
+		named[n.Desc.Digest] = named[n.Desc.Digest] || n.Name != ""
+	}
 	all := make([]Image, 0, len(names))
 	for _, n := range names {
+		if n.Name == "" && named[n.Desc.Digest] {
+			continue // a name has come since
+		}
 		img, err := image.Select(ctx, e.images, n.Desc, image.HostPlatform())
 		var other *image.NoPlatformError
 		switch {
@@ -113,8 +121,17 @@ func (e *Engine) Find(ctx context.Context, name string) (layout.Name, error) {
 	return e.find(ctx, name)
 }
 
-// find looks a name up.
+// find looks a name up, or a digest.
 func (e *Engine) find(ctx context.Context, name string) (layout.Name, error) {
+	found, err := e.findName(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e.findDigest(ctx, name)
+	}
+	return found, err
+}
+
+// findName looks a name up. An error with fs.ErrNotExist means that there is none.
+func (e *Engine) findName(ctx context.Context, name string) (layout.Name, error) {
 	spellings := []string{name}
 	if refs, err := e.candidates(name); err == nil {
 		for _, ref := range refs {
@@ -133,36 +150,44 @@ func (e *Engine) find(ctx context.Context, name string) (layout.Name, error) {
 			return layout.Name{}, err
 		}
 	}
-	return e.findDigest(ctx, name)
+	return layout.Name{}, fmt.Errorf("name %q: %w", name, fs.ErrNotExist)
 }
 
 // findDigest looks for the one image with a digest that begins so.
 func (e *Engine) findDigest(ctx context.Context, name string) (layout.Name, error) {
-	none := fmt.Errorf("image %q: %w", name, ErrNoImage)
-	prefix := strings.TrimPrefix(name, "sha256:")
-	if prefix == "" || strings.Trim(prefix, "0123456789abcdef") != "" {
-		return layout.Name{}, none
-	}
-	names, err := e.images.List(ctx)
+	found, err := e.findByDigest(ctx, name)
 	if err != nil {
 		return layout.Name{}, err
 	}
-	var found *layout.Name
-	for i, n := range names {
+	return found[0], nil
+}
+
+// findByDigest returns all names of the one image with a digest that begins so;
+// last, where there is one, the entry without a name.
+func (e *Engine) findByDigest(ctx context.Context, name string) (found []layout.Name, err error) {
+	none := fmt.Errorf("image %q: %w", name, ErrNoImage)
+	prefix := strings.TrimPrefix(name, "sha256:")
+	if prefix == "" || strings.Trim(prefix, "0123456789abcdef") != "" {
+		return nil, none
+	}
+	names, err := e.images.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
 		if !e.anyDigest(ctx, n.Desc, "sha256:"+prefix) {
 			continue
 		}
-		if found != nil && found.Desc.Digest != n.Desc.Digest {
-			return layout.Name{}, fmt.Errorf("image %q: ambiguous: %s and %s", name, Familiar(found.Name), Familiar(n.Name))
+		if len(found) > 0 && found[0].Desc.Digest != n.Desc.Digest {
+			return nil, fmt.Errorf("image %q: ambiguous: %s and %s", name, Familiar(found[0].Name), Familiar(n.Name))
 		}
-		if found == nil {
-			found = &names[i]
-		}
+		found = append(found, n)
 	}
-	if found == nil {
-		return layout.Name{}, none
+	if len(found) == 0 {
+		return nil, none
 	}
-	return *found, nil
+	slices.SortStableFunc(found, func(a, b layout.Name) int { return min(len(b.Name), 1) - min(len(a.Name), 1) })
+	return found, nil
 }
 
 // anyDigest says whether a digest of the image begins so.
@@ -208,14 +233,54 @@ func (e *Engine) Tag(ctx context.Context, name string, to ...string) error {
 
 // Remove takes a name away, or the image that has none and is found by its
 // digest; GC removes what then nothing leads to. It returns the name that the
-// image had, or its digest.
+// image had, or its digest. Where a digest has several names the error is
+// ErrSeveralNames.
 func (e *Engine) Remove(ctx context.Context, name string) (removed string, err error) {
-	found, err := e.find(ctx, name)
+	found, err := e.findToRemove(ctx, name)
 	if err != nil {
 		return "", err
 	}
-	if found.Name == "" {
-		return found.Desc.Digest.String(), e.images.RemoveUnnamed(ctx, found.Desc.Digest)
+	if len(found) > 1 && found[1].Name != "" {
+		var names []string
+		for _, n := range found {
+			if n.Name != "" {
+				names = append(names, Familiar(n.Name))
+			}
+		}
+		return "", fmt.Errorf("image %q: %w: %s", name, ErrSeveralNames, strings.Join(names, ", "))
 	}
-	return found.Name, e.images.Untag(ctx, found.Name)
+	return e.removeEntry(ctx, found[0])
+}
+
+// RemoveAll is Remove that takes all names away of an image that is named by its
+// digest.
+func (e *Engine) RemoveAll(ctx context.Context, name string) (removed []string, err error) {
+	found, err := e.findToRemove(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range found {
+		was, err := e.removeEntry(ctx, n)
+		if err != nil {
+			return removed, err
+		}
+		removed = append(removed, was)
+	}
+	return removed, nil
+}
+
+// findToRemove finds a name, or all names of a digest.
+func (e *Engine) findToRemove(ctx context.Context, name string) ([]layout.Name, error) {
+	found, err := e.findName(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e.findByDigest(ctx, name)
+	}
+	return []layout.Name{found}, err
+}
+
+func (e *Engine) removeEntry(ctx context.Context, n layout.Name) (removed string, err error) {
+	if n.Name == "" {
+		return n.Desc.Digest.String(), e.images.RemoveUnnamed(ctx, n.Desc.Digest)
+	}
+	return n.Name, e.images.Untag(ctx, n.Name)
 }

@@ -229,8 +229,8 @@ func (x *index) set(name string, e entry) (changed bool) {
 	return changed || !placed
 }
 
-// AddUnnamed makes an entry without a name for a blob that is there, unless
-// there is one: for layouts that are found by their only entry.
+// AddUnnamed makes an entry without a name for a blob that is there, unless it
+// has an entry, named or not: for layouts that are found by their only entry.
 func (p *Session) AddUnnamed(ctx context.Context, desc v1.Descriptor) error {
 	err := image.CheckDescriptor(desc)
 	var b *Blob
@@ -242,7 +242,7 @@ func (p *Session) AddUnnamed(ctx context.Context, desc v1.Descriptor) error {
 		err = p.changeIndex(ctx, func(x *index) (bool, error) {
 			raw, err := json.Marshal(desc)
 			for _, e := range x.entries {
-				if e.name() == "" && e.desc.Digest == desc.Digest {
+				if e.err == nil && e.desc.Digest == desc.Digest {
 					return false, err
 				}
 			}

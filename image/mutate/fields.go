@@ -63,14 +63,20 @@ func Fields() []Field {
 
 // FindField finds a field by either of its names, in any case.
 func FindField(name string) (Field, error) {
-	var shorts []string
 	for _, f := range Fields() {
 		if strings.EqualFold(name, f.Name) || strings.EqualFold(name, f.Short) {
 			return f, nil
 		}
+	}
+	return Field{}, fmt.Errorf("no field %q: they are %s", name, strings.Join(FieldNames(), ", "))
+}
+
+// FieldNames are the short names of all fields.
+func FieldNames() (shorts []string) {
+	for _, f := range Fields() {
 		shorts = append(shorts, f.Short)
 	}
-	return Field{}, fmt.Errorf("no field %q: they are %s", name, strings.Join(shorts, ", "))
+	return shorts
 }
 
 // Edit is one change of one field, which has been found to be possible.

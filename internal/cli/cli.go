@@ -152,6 +152,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 		}
 	}
 	root.AddCommand(a.greetCommand())
+	completePlatforms(root)
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
 }

@@ -58,6 +58,7 @@ func (a *app) configCommand() *cobra.Command {
 	c.annotations = cmd.Flags().StringArray("annotation", nil, "annotation of the manifest: `NAME=VALUE`, or NAME- to remove it")
 	c.remove = cmd.Flags().StringArray("remove", nil, "remove a name from a field: `FIELD=NAME`")
 	c.clear = cmd.Flags().StringArray("clear", nil, "empty a `FIELD`; history and annotations are fields here, too")
+	completeChoice(cmd, "clear", append(mutate.FieldNames(), "history", "annotations")...)
 	c.noHistory = cmd.Flags().Bool("no-history", false, "no entry in the history, and no other time of creation")
 	c.createdBy = cmd.Flags().String("history-created-by", "", "what the entry in the history says has made it: `TEXT`")
 	c.comment = cmd.Flags().String("history-comment", "", "a comment in the history: `TEXT`")
@@ -160,7 +161,7 @@ func (c *configEdit) change() (mutate.Change, error) {
 		}
 		f, err := findField(name)
 		if err != nil {
-			return change, usageError{fmt.Errorf("--clear: %w", err)}
+			return change, usageError{fmt.Errorf("--clear: %w, history, annotations", err)}
 		}
 		edits = append(edits, f.Clear())
 	}

@@ -56,6 +56,18 @@ func platformFlag(flags flagSet) func() (*v1.Platform, error) {
 	}
 }
 
+// completePlatforms offers the usual platforms wherever a flag takes one.
+func completePlatforms(cmd *cobra.Command) {
+	for _, flag := range []string{"platform", "set-platform"} {
+		if cmd.Flags().Lookup(flag) != nil {
+			completeChoice(cmd, flag, "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386", "linux/ppc64le", "linux/riscv64", "linux/s390x")
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		completePlatforms(sub)
+	}
+}
+
 // flagSet is the part of pflag.FlagSet that shared flags are declared with.
 type flagSet interface {
 	String(name, value, usage string) *string

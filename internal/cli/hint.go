@@ -54,6 +54,7 @@ func hints() []hint {
 		{is(changeset.ErrMountPoint), "unmount it, or leave it out with --mask-path"},
 		{is(changeset.ErrChanging), "something writes there; stop that, and try again"},
 		{is(changeset.ErrWhiteoutName), "rename the file, or leave it out with --mask-path"},
+		{is(engine.ErrSeveralNames), "name the one that shall go, or take all of them away with --force"},
 		{is(engine.ErrNoImage), "tare images lists what is here; tare pull IMAGE fetches what is not"},
 		{is(host.ErrKernelTooOld), "upgrade the kernel, or pull and unpack here and run elsewhere"},
 		{speaksHTTP, "this registry does not speak TLS; if that is meant to be, use --plain-http"},

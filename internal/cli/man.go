@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,9 +26,19 @@ func (a *app) manCommand() *cobra.Command {
 			date := time.Unix(0, 0) // pages of one version are the same bytes everywhere
 			root := cmd.Root()
 			root.DisableAutoGenTag = true
+			preformat(root)
 			return doc.GenManTree(root, &doc.GenManHeader{
 				Title: "TARE", Section: "1", Source: "tare " + version.Version, Manual: "tare", Date: &date,
 			}, args[0])
 		},
+	}
+}
+
+// preformat indents what is indented in help texts, tables, as far as Markdown
+// wants it, by way of which the pages are made: otherwise it would be filled.
+func preformat(cmd *cobra.Command) {
+	cmd.Long = strings.ReplaceAll(cmd.Long, "\n  ", "\n      ")
+	for _, sub := range cmd.Commands() {
+		preformat(sub)
 	}
 }

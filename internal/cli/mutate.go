@@ -58,6 +58,7 @@ func (a *app) mutateCommand() *cobra.Command {
 	m.setPlatform = f.String("set-platform", "", "say that the image is for `OS/ARCH[/VARIANT]`")
 	flags := a.declareEditFlags(cmd)
 	alsoCalled(f, map[string]string{"old_base": "old-base", "new_base": "new-base", "compression-format": "compression"})
+	completeChoice(cmd, "compression", "gzip", "zstd", "none")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		mutation, err := m.mutation()
 		if err != nil {

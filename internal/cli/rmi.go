@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -15,13 +16,14 @@ func (a *app) rmiCommand() *cobra.Command {
 		Short: "Remove images",
 		Long: `Take the names of images away. What no name leads to any more is removed by
 tare gc; containers that run are not disturbed. An image may be named by the
-beginning of its digest or ID, and one without a name has to be.`,
+beginning of its digest or ID, if it has no other names than one, and one without a
+name has to be.`,
 		Example: `  tare rmi debian:12
   tare rmi $(tare images -q) && tare gc`,
 		Args:              arguments(1, -1, "IMAGE..."),
 		ValidArgsFunction: a.completeImages(-1),
 	}
-	force := cmd.Flags().BoolP("force", "f", false, "it is no error that an image is not here")
+	force := cmd.Flags().BoolP("force", "f", false, "it is no error that an image is not here, or has other names than the digest given: all go")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		e, err := a.engine()
 		if err != nil {
@@ -30,10 +32,12 @@ beginning of its digest or ID, and one without a name has to be.`,
 		defer e.Close()
 		var failed []error
 		for _, name := range args {
-			removed, err := e.Remove(cmd.Context(), name)
+			removed, err := remove(cmd.Context(), e, name, *force)
+			for _, n := range removed {
+				fmt.Fprintln(a.stdout, printable(n))
+			}
 			switch {
 			case err == nil:
-				fmt.Fprintln(a.stdout, printable(removed))
 			case !*force || !errors.Is(err, engine.ErrNoImage):
 				failed = append(failed, err)
 			}
@@ -41,4 +45,15 @@ beginning of its digest or ID, and one without a name has to be.`,
 		return errors.Join(failed...)
 	}
 	return cmd
+}
+
+func remove(ctx context.Context, e *engine.Engine, name string, all bool) ([]string, error) {
+	if all {
+		return e.RemoveAll(ctx, name)
+	}
+	removed, err := e.Remove(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return []string{removed}, nil
 }
