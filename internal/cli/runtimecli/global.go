@@ -22,6 +22,7 @@ type global struct {
 	rootless      triState
 	cgroupManager string
 	version       bool
+	criu          string
 }
 
 func (g *global) flags() *flag.FlagSet {
@@ -34,6 +35,7 @@ func (g *global) flags() *flag.FlagSet {
 	flags.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "make control groups through systemd; cgroupsPath is then slice:prefix:name")
 	flags.StringVar(&g.cgroupManager, "cgroup-manager", string(cgroup.Cgroupfs), "`manager` of control groups: cgroupfs, systemd or disabled")
 	flags.Var(&g.rootless, "rootless", "do without control groups that we may not make: true, false or auto")
+	flags.StringVar(&g.criu, "criu", "", "ignored, as it is by runc: CRIU is found in $PATH")
 	flags.BoolVar(&g.version, "version", false, "print the version")
 	flags.BoolVar(&g.version, "v", false, "short for --version")
 	return flags

@@ -83,6 +83,9 @@ func Main(args []string) int {
 		log.error(err)
 		return 1
 	}
+	if g.criu != "" {
+		log.warn("--criu " + g.criu + " is ignored: CRIU is found in $PATH")
+	}
 	return g.dispatch(log, flags)
 }
 
