@@ -93,9 +93,16 @@ func (v *surveyor) tmpfs() error {
 			v.facts.TmpfsModes, v.facts.CopySources = map[int]uint32{}, map[int]plan.CopySource{}
 		}
 		v.facts.TmpfsModes[i] = st.Mode & 0o7777
-		if o.CopyUp {
-			v.facts.CopySources[i] = plan.CopySource{Root: at.root, Name: at.name}
+		if !o.CopyUp {
+			continue
 		}
+		source := plan.CopySource{Root: at.root, Name: at.name}
+		if !v.facts.Host.HasCap(linux.CAP_SYS_ADMIN) {
+			if source.Files, err = filesToCopy(at, v.spec); err != nil {
+				return &plan.FieldError{Field: fmt.Sprintf("mounts[%d].options", i), Err: fmt.Errorf("tmpcopyup: %w", err)}
+			}
+		}
+		v.facts.CopySources[i] = source
 	}
 	return nil
 }

@@ -53,7 +53,9 @@ func (p *Plan) Explain(f program.Failure) error {
 	switch x := s.Op.(type) {
 	case interface{ explain(errno int) string }:
 		e.text = x.explain(f.Errno)
-	case runHook:
+	case interface {
+		explainFailure(f program.Failure) string
+	}:
 		e.text = x.explainFailure(f)
 	}
 	if f.Call == "fsconfig" && len(f.Strings) > 0 {

@@ -144,6 +144,10 @@ func setFacts(t *testing.T, s *specs.Spec, f *plan.Facts, word string) {
 		f.Resctrl = "/sys/fs/resctrl"
 	case "copy": // what the first mount hides is there
 		f.TmpfsModes, f.CopySources = map[int]uint32{0: 0o750}, map[int]plan.CopySource{0: {Root: "/bundle/rootfs", Name: "run"}}
+	case "files": // of all kinds, in what the first mount hides
+		f.CopySources[0] = plan.CopySource{Root: "/bundle/rootfs", Name: "run", Files: []plan.CopyFile{{Name: "a", Mode: 0o042750, GID: 5},
+			{Name: "a/f", Mode: 0o104755, UID: 1, SizeBytes: 10}, {Name: "a/empty", Mode: 0o100600}, {Name: "a/l", Mode: 0o120777, Target: "/etc"},
+			{Name: "p", Mode: 0o010600}}}
 	case "no-pivot":
 		f.NoPivot, f.HostMounts = true, []string{"/sys", "/proc"}
 	case "node": // a file where /dev/z goes

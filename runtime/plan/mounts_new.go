@@ -23,6 +23,10 @@ func (c *compiler) newMount(m mount) {
 	}
 	// The devices are made through the mount itself where nothing will cover it.
 	dev := m.dest == "/dev" && m.index == c.lastAt("/dev") && c.ownDev()
+	copies := c.copiesItself(m)
+	if copies && fs.classic() {
+		c.fail(m.field+".options", "tmpcopyup beside an option in quotes or above %d bytes needs CAP_SYS_ADMIN", maxStringBytes)
+	}
 	tree, copied := c.trees[m.field+".options"]
 	switch {
 	case copied:
@@ -42,7 +46,11 @@ func (c *compiler) newMount(m mount) {
 		if m.Type == "mqueue" && c.linux().MountLabel != "" {
 			c.step("linux.mountLabel", labelRoot{tree, c.linux().MountLabel})
 		}
-		c.place(m, tree, c.target(m.field+".destination", m.dest, true), late || dev)
+		target := c.target(m.field+".destination", m.dest, true)
+		if copies {
+			c.step(m.field+".options", copyFiles{From: target, To: tree, Files: c.facts.CopySources[m.index].Files})
+		}
+		c.place(m, tree, target, late || dev)
 	}
 	if late {
 		c.readonlyLater(m, tree, readonly)
@@ -146,6 +154,18 @@ type CopyUp struct {
 type CopySource struct {
 	Root string
 	Name string
+	// Files are what is in it, each behind its directory, where the container's
+	// process copies them: whose parent may mount nothing.
+	Files []CopyFile
+}
+
+// A CopyFile is a file in a CopySource.
+type CopyFile struct {
+	Name      string // below the directory
+	Mode      uint32 // with S_IFREG, S_IFDIR, S_IFLNK or S_IFIFO
+	UID, GID  uint32 // in the container
+	SizeBytes int64
+	Target    string // of a symbolic link
 }
 
 type copyUpFile struct {
@@ -154,14 +174,16 @@ type copyUpFile struct {
 	source CopySource
 }
 
-// copyUp is nil where a tmpfs hides nothing.
+// copiesItself says of a mount that the process fills it with what it hides.
+func (c *compiler) copiesItself(m mount) bool {
+	return len(c.facts.CopySources[m.index].Files) > 0 && !c.facts.Host.HasCap(linux.CAP_SYS_ADMIN)
+}
+
+// copyUp is nil where a tmpfs hides nothing, or its parent may not make it.
 func (c *compiler) copyUp(m mount) *copyUpFile {
 	source, ok := c.facts.CopySources[m.index]
-	if !ok {
+	if !ok || !c.facts.Host.HasCap(linux.CAP_SYS_ADMIN) {
 		return nil
-	}
-	if !c.facts.Host.HasCap(linux.CAP_SYS_ADMIN) {
-		c.fail(m.field+".options", "tmpcopyup needs CAP_SYS_ADMIN")
 	}
 	fs := c.filesystem(m)
 	readonly := uint64(linux.MOUNT_ATTR_RDONLY)

@@ -3,9 +3,11 @@ package runtimecli_test
 import (
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -180,6 +182,68 @@ func TestOrdinaryUserErrors(t *testing.T) {
 		change(u.Spec)
 		if out, err := u.try("run", "ID"); err == nil || !strings.Contains(out, want) {
 			t.Errorf("%v: %s\nwant %s", err, out, want)
+		}
+	}
+}
+
+// For an ordinary user the container's own program fills a tmpfs that begins
+// with what it hides.
+func TestOrdinaryUserCopyUp(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	u := newUser(t, "cd /opt; for f in $(find . | sort); do stat -c '%n %F %a %u:%g' $f; done; cat a/f; wc -c <a/b/large; readlink a/l; echo more >>a/f; touch new")
+	large := strings.Repeat("0123456789abcdef", 1<<16)
+	opt := filepath.Join(u.dir, "rootfs/opt")
+	for _, err := range []error{os.MkdirAll(filepath.Join(opt, "a/b"), 0o755),
+		os.WriteFile(filepath.Join(opt, "a/f"), []byte("text\n"), 0o600), os.WriteFile(filepath.Join(opt, "a/b/empty"), nil, 0o600),
+		os.WriteFile(filepath.Join(opt, "a/b/large"), []byte(large), 0o600), os.Symlink("/etc/passwd", filepath.Join(opt, "a/l")),
+		unix.Mkfifo(filepath.Join(opt, "p"), 0o640), os.Chmod(opt, 0o751)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sock, err := net.Listen("unix", filepath.Join(opt, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	u.owns(ordinary)
+	for name, mode := range map[string]fs.FileMode{"a/f": fs.ModeSetuid | 0o755, "a/b/empty": 0, "a/b": 0o555, "a": fs.ModeSetgid | 0o775} {
+		if err := os.Chmod(filepath.Join(opt, name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.Mounts = append(u.Mounts, specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/opt", Options: []string{"tmpcopyup", "nosuid", "size=2m"}})
+	want := lines(". directory 751 0:0", "./a directory 2775 0:0", "./a/b directory 555 0:0", "./a/b/empty regular empty file 0 0:0",
+		"./a/b/large regular file 600 0:0", "./a/f regular file 4755 0:0", "./a/l symbolic link 777 0:0", "./p fifo 640 0:0",
+		"text", strconv.Itoa(len(large)), "/etc/passwd")
+	if got := u.do("run", "ID"); got != want {
+		t.Errorf("printed\n%s\nwant\n%s", got, want)
+	}
+	if got, err := os.ReadFile(filepath.Join(opt, "a/f")); err != nil || string(got) != "text\n" {
+		t.Errorf("after a change of the copy the file has %q, %v", got, err)
+	}
+
+	u.Mounts[len(u.Mounts)-1].Options[2] = "size=64k"
+	for _, c := range []struct {
+		want   string
+		change func() error
+	}{
+		{"copy 7 files from <target /opt>: sendfile: no space left on device (mounts[7].options)", func() error { return nil }},
+		{"config.json: mounts[7].options: tmpcopyup: copy p: its user 7 is not mapped in the container's user namespace", func() error { return os.Lchown(filepath.Join(opt, "p"), 7, ordinary) }},
+		{"more than 4096 files", func() (err error) {
+			for i := 0; i < 4096 && err == nil; i++ {
+				err = unix.Mknod(filepath.Join(opt, fmt.Sprint("q", i)), unix.S_IFREG, 0)
+			}
+			u.owns(ordinary)
+			return err
+		}},
+	} {
+		if err := c.change(); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := u.try("run", "ID"); err == nil || !strings.Contains(out, c.want) {
+			t.Errorf("%v: %s\nwant %s", err, out, c.want)
 		}
 	}
 }
