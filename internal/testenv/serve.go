@@ -24,11 +24,12 @@ func Serve(t testing.TB) Served {
 	return Served{Addr: startServe(t, "")}
 }
 
-// Mirror starts tare serve before another registry, whose images are below "copy"
-// there. Clients of mirrors call that registry namespace.
-func Mirror(t testing.TB, of Served, namespace string) Served {
+// Mirror starts tare serve before another registry, whose images are below a prefix
+// there, or have the names that they have, if that is empty. Clients of mirrors call
+// that registry namespace.
+func Mirror(t testing.TB, of Served, prefix, namespace string) Served {
 	t.Helper()
-	return Served{Addr: startServe(t, fmt.Sprintf("[[upstream]]\nprefix = \"copy\"\nurl = %q\nnamespace = %q\n", "http://"+of.Addr, namespace))}
+	return Served{Addr: startServe(t, fmt.Sprintf("[[upstream]]\nprefix = %q\nurl = %q\nnamespace = %q\n", prefix, "http://"+of.Addr, namespace))}
 }
 
 // SecureServe starts tare serve with TLS, for one user only.

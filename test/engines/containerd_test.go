@@ -178,7 +178,7 @@ func ctrMirror(c engine) {
 	const host = "registry.invalid"
 	origin := testenv.Serve(c)
 	testenv.ContainerdHost(c, origin)
-	testenv.ContainerdMirror(c, host, testenv.Mirror(c, origin, host))
+	testenv.ContainerdMirror(c, host, testenv.Mirror(c, origin, "copy", host))
 	pushed, name := origin.Addr+"/team/base:v1", host+"/team/base:v1"
 	c.run("images", "tag", ctrImage, pushed)
 	c.run("images", "push", "--hosts-dir", testenv.ContainerdHosts, pushed)

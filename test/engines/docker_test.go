@@ -14,9 +14,9 @@ import (
 	"github.com/tare-oci/tare/internal/testenv"
 )
 
-// docker starts a dockerd of the test's own, with its own containerd, and one
-// image, "base".
-func docker(t testing.TB) engine {
+// docker starts a dockerd of the test's own, with its own containerd, a mirror of
+// Docker Hub, and one image, "base".
+func docker(t testing.TB, mirror testenv.Served) engine {
 	t.Helper()
 	const run, socket = "/run/tare-docker", "unix:///run/tare-docker.sock"
 	dir, runtime, tool := t.TempDir(), testenv.Runtime(t), testenv.Tool(t, "docker")
@@ -28,6 +28,7 @@ func docker(t testing.TB) engine {
 		"oom-score-adjust":      0, // the default takes CAP_SYS_RESOURCE
 		"storage-driver":        "overlay2",
 		"max-download-attempts": 1,
+		"registry-mirrors":      []string{"http://" + mirror.Addr},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +67,8 @@ func TestDocker(t *testing.T) {
 	}
 	testenv.Leaks(t, "tare-docker")
 	testenv.CgroupParents(t, "tare-docker/buildkit", "tare-docker")
-	d := docker(t)
+	origin := testenv.Serve(t)
+	d := docker(t, testenv.Mirror(t, origin, "", "docker.io"))
 	for _, part := range []struct {
 		name string
 		test func(engine)
@@ -86,6 +88,7 @@ func TestDocker(t *testing.T) {
 		{"build", dockerBuild},
 		{"archives", dockerArchives},
 		{"registry", dockerRegistry},
+		{"mirror", func(d engine) { dockerMirror(d, origin) }},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(d.in(t)) })
 	}
@@ -345,4 +348,15 @@ func dockerRegistry(d engine) {
 		d.run("push", "--quiet", name) // all is there
 		d.fails(1, "manifest unknown", "pull", addr+"/team/base:none")
 	}
+}
+
+// dockerMirror pulls what Docker takes for an image of Docker Hub's from a registry
+// that is only in reach of tare serve.
+func dockerMirror(d engine, origin testenv.Served) {
+	pushed, name := origin.Addr+"/team/mirrored:v1", "team/mirrored:v1"
+	d.run("tag", "base", pushed)
+	d.run("push", "--quiet", pushed)
+	d.run("pull", "--quiet", name)
+	d.says("from a mirror", "run", "--rm", name, "echo", "from a mirror")
+	d.run("rmi", name, pushed)
 }

@@ -127,8 +127,18 @@ func (m *mirror) open(t *testing.T, dir string, sources ...Source) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // when it is closed
+		if left, err := os.ReadDir(dir + "/streams"); err != nil || len(left) > 0 {
+			t.Errorf("uploads left open: %v %v", left, err)
+		}
+	})
+	m.openOn(t, objects, sources...)
+}
+
+func (m *mirror) openOn(t *testing.T, objects storage.Objects, sources ...Source) {
+	t.Helper()
 	m.store = storage.New(objects, storage.Options{Grace: time.Hour})
-	spool := t.TempDir()
+	spool, err := t.TempDir(), error(nil)
 	if m.set, err = New(m.store, Options{Sources: sources, SpoolDir: spool}); err != nil {
 		t.Fatal(err)
 	}
@@ -138,9 +148,6 @@ func (m *mirror) open(t *testing.T, dir string, sources ...Source) {
 		m.set.Close()
 		if left, err := os.ReadDir(spool); err != nil || len(left) > 0 {
 			t.Errorf("left in the spool: %v %v", left, err)
-		}
-		if left, err := os.ReadDir(dir + "/streams"); err != nil || len(left) > 0 {
-			t.Errorf("uploads left open: %v %v", left, err)
 		}
 	})
 }

@@ -11,10 +11,13 @@ import (
 	"github.com/tare-oci/tare/distribution/server/storage"
 )
 
-const (
-	maxCopyBytes  = 5 << 30 // what the service copies in one piece
-	copyPartBytes = 1 << 30
-)
+// copies says how objects are copied.
+type copies struct {
+	maxBytes  int64 // what the service copies in one piece
+	partBytes int64 // of what is larger
+}
+
+var serviceCopies = copies{maxBytes: 5 << 30, partBytes: 1 << 30}
 
 // Move implements storage.Objects: the service copies, and the old one goes.
 func (o *Objects) Move(ctx context.Context, from, to string) error {
@@ -25,8 +28,8 @@ func (o *Objects) Move(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	if info.SizeBytes > maxCopyBytes {
-		err = o.copyLarge(ctx, from, to, info.SizeBytes, copyPartBytes)
+	if info.SizeBytes > o.copies.maxBytes {
+		err = o.copyLarge(ctx, from, to, info.SizeBytes)
 	} else {
 		header := map[string]string{"X-Amz-Copy-Source": o.copySource(from)}
 		_, copyErr := o.copyPart(ctx, call{method: http.MethodPut, key: to, header: header})
@@ -65,7 +68,8 @@ func (o *Objects) copySource(key string) string {
 	return escapePath("/" + o.bucket + "/" + o.prefix + key)
 }
 
-func (o *Objects) copyLarge(ctx context.Context, from, to string, sizeBytes, partBytes int64) error {
+func (o *Objects) copyLarge(ctx context.Context, from, to string, sizeBytes int64) error {
+	partBytes := o.copies.partBytes
 	return o.multipart(ctx, to, func(uploadID string) (parts []part, err error) {
 		for first := int64(0); first < sizeBytes; first += partBytes {
 			p := part{PartNumber: len(parts) + 1}

@@ -41,6 +41,7 @@ type Objects struct {
 	base           *url.URL
 	signer         signer
 	http           *http.Client
+	copies         copies
 }
 
 var _ storage.Objects = (*Objects)(nil)
@@ -84,7 +85,7 @@ func New(o Options) (*Objects, error) {
 	transport.MaxIdleConnsPerHost = 64
 	transport.ResponseHeaderTimeout = time.Minute
 	return &Objects{
-		bucket: o.Bucket, prefix: o.Prefix, base: base, signer: signer{o.Credentials, o.Region},
+		bucket: o.Bucket, prefix: o.Prefix, base: base, signer: signer{o.Credentials, o.Region}, copies: serviceCopies,
 		http: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}, nil
 }

@@ -69,15 +69,22 @@ func TestURL(t *testing.T) {
 // What is too large to be copied in one piece is copied in several.
 func TestMoveLarge(t *testing.T) {
 	o := open(t, testenv.StartS3(t), "p")
+	o.copies = copies{maxBytes: 12 << 20, partBytes: minPartBytes}
 	content := strings.Repeat("0123456789abcdef", 12<<20/16) + "rest"
 	if err := o.Put(t.Context(), "from", []byte(content)); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.copyLarge(t.Context(), "from", "to", int64(len(content)), minPartBytes); err != nil {
+	if err := o.Move(t.Context(), "from", "to"); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := o.Get(t.Context(), "to", 20<<20); string(got) != content {
 		t.Error(len(got), err)
+	}
+	if _, etag, err := o.stat(t.Context(), "to"); err != nil || !strings.Contains(etag, "-3") {
+		t.Errorf("not of three parts: %s, %v", etag, err)
+	}
+	if _, err := o.Stat(t.Context(), "from"); !errors.Is(err, storage.ErrNotExist) {
+		t.Error(err)
 	}
 }
 
