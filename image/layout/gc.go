@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -143,7 +144,7 @@ func (s *Store) eachBlob(ctx context.Context, visit func(digest.Digest, fs.FileI
 
 // eachFile visits the regular files of a directory, if there is one.
 func (s *Store) eachFile(dir string, visit func(name string, st fs.FileInfo) error) error {
-	d, err := s.root.Open(dir)
+	d, err := s.root.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0) // a FIFO is refused, and not waited for
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

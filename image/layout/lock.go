@@ -28,16 +28,37 @@ func (s *Store) lock(ctx context.Context, name string, how int) (unlock func(), 
 }
 
 // openPrivate opens a file of ours, and makes its directory when it is the
-// first one.
+// first one. In a layout from elsewhere its name may be that of anything: of a
+// FIFO, which must not make us wait, or one more of a file that lies elsewhere,
+// which must not be written to.
 func (s *Store) openPrivate(name string, flag int, perm os.FileMode) (*os.File, error) {
+	flag |= syscall.O_NONBLOCK
 	f, err := s.root.OpenFile(name, flag, perm)
 	if errors.Is(err, os.ErrNotExist) && flag&os.O_CREATE != 0 {
 		if err := s.root.MkdirAll(partialDir, 0o755); err != nil {
 			return nil, err
 		}
-		return s.root.OpenFile(name, flag, perm)
+		f, err = s.root.OpenFile(name, flag, perm)
 	}
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if own, ok := st.Sys().(*syscall.Stat_t); ok && own.Nlink > 1 && flag&os.O_RDWR != 0 {
+		f.Close()
+		if err := s.remove(name); err != nil {
+			return nil, err
+		}
+		return s.openPrivate(name, flag, perm)
+	}
+	return f, nil
 }
 
 // flock waits by asking again, because a thread blocked in flock(2) could not

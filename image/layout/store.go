@@ -204,7 +204,12 @@ func (s *Store) readFile(name string, maxBytes int64) ([]byte, error) {
 
 // replace gives a file new content at one stroke. The caller holds lockFile.
 func (s *Store) replace(name string, data []byte) error {
-	f, err := s.root.OpenFile(tempFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	// What a killed process has left goes; so does what in a layout from elsewhere
+	// leads to another file, or is none.
+	if err := s.remove(tempFile); err != nil {
+		return err
+	}
+	f, err := s.root.OpenFile(tempFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
@@ -245,7 +250,7 @@ func (s *Store) syncDir(name string) error {
 	if s.opts.NoSync {
 		return nil
 	}
-	d, err := s.root.Open(name)
+	d, err := s.root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
