@@ -2,11 +2,12 @@ package access
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,11 +22,12 @@ import (
 // Token says which bearer tokens count: JSON Web Tokens as a token server of the
 // distribution project's "Token Authentication Specification" gives them.
 type Token struct {
-	Realm   string        // URL of the token server, for clients
-	Service string        // our name there, and in a token's audience
-	Issuer  string        // the token server's name
-	Keys    string        // file with its public keys, see parseKeys; read again when it has changed
-	Leeway  time.Duration // by how much clocks may differ
+	Realm   string         // URL of the token server, for clients
+	Service string         // our name there, and in a token's audience
+	Issuer  string         // the token server's name
+	Keys    string         // file or URL of its public keys, see parseKeys; read again when they have changed
+	Leeway  time.Duration  // by how much clocks may differ
+	RootCAs *x509.CertPool // trusted for Keys in place of the system's
 }
 
 // claims are what a token says.
@@ -40,13 +42,14 @@ type claims struct {
 
 // tokens verifies tokens.
 type tokens struct {
-	opts Token
-	log  *slog.Logger
+	opts   Token
+	log    *slog.Logger
+	source keySource
+
+	looking sync.Mutex // held by the one who looks for other keys
 
 	mu     sync.Mutex
 	keys   []key
-	stamp  time.Time
-	size   int64
 	looked time.Time
 	// Proven are tokens whose signature was right, so that not each request has to
 	// prove it.
@@ -55,39 +58,85 @@ type tokens struct {
 
 const maxTokenBytes = 16 << 10
 
+// newTokens fails where a file cannot be read. A token server need not run yet: what
+// it has signed is not looked at before.
 func newTokens(o Token, log *slog.Logger) (*tokens, error) {
 	t := &tokens{opts: o, log: log, proven: map[[sha256.Size]byte]*claims{}}
-	return t, t.load()
+	var err error
+	if t.source, err = newKeySource(o); err != nil {
+		return nil, err
+	}
+	if err = t.look(); err != nil && IsKeysURL(o.Keys) {
+		t.log.Error("token keys not loaded", "err", err)
+		err = nil
+	}
+	return t, err
 }
 
-// load reads the keys if their file has changed; what was proven by the old ones
-// has to be proven again. The caller holds the lock, or is alone.
-func (t *tokens) load() error {
+// look gets the keys, if they have changed; what was proven by the old ones has to be
+// proven again. The caller holds the lock for that, or is alone.
+func (t *tokens) look() error {
+	t.mu.Lock()
 	t.looked = time.Now()
-	info, err := os.Stat(t.opts.Keys)
-	if err == nil && info.ModTime().Equal(t.stamp) && info.Size() == t.size {
-		return nil
-	}
-	var data []byte
-	if err == nil && info.Size() > maxFileBytes {
-		err = fmt.Errorf("%s has more than %d bytes", t.opts.Keys, maxFileBytes)
-	}
-	if err == nil {
-		t.stamp, t.size = info.ModTime(), info.Size()
-		data, err = os.ReadFile(t.opts.Keys)
-	}
-	var keys []key
-	if err == nil {
-		if keys, err = parseKeys(data); err != nil {
-			err = fmt.Errorf("%s: %w", t.opts.Keys, err)
-		}
-	}
+	t.mu.Unlock()
+	keys, err := t.source.look()
 	if err != nil {
 		return fmt.Errorf("read token keys: %w", err)
 	}
-	t.keys = keys
-	clear(t.proven)
+	if keys != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.keys = keys
+		clear(t.proven)
+	}
 	return nil
+}
+
+// refresh looks for other keys, if that was not done lately. What was read before
+// stays where they cannot be read.
+func (t *tokens) refresh(lately time.Duration) {
+	t.mu.Lock()
+	due := time.Since(t.looked) > lately
+	t.mu.Unlock()
+	if !due {
+		return
+	}
+	if err := t.look(); err != nil {
+		t.log.Error("token keys not reloaded", "err", err)
+	}
+}
+
+// current is the keys, and what a token says that was proven by them.
+func (t *tokens) current(sum [sha256.Size]byte) (*claims, []key) {
+	t.mu.Lock()
+	due := time.Since(t.looked) > t.source.every()
+	t.mu.Unlock()
+	if due && t.looking.TryLock() { // others go on with what there is
+		t.refresh(t.source.every())
+		t.looking.Unlock()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.proven[sum], t.keys
+}
+
+// prove verifies a token's signature. The key of one that is not known may be a new
+// one, which is looked for, but not for each token that somebody invents.
+func (t *tokens) prove(text string, sum [sha256.Size]byte) (c *claims, keys []key, err error) {
+	c, keys = t.current(sum)
+	if c != nil {
+		return c, keys, nil
+	}
+	c, err = parseToken(text, keys)
+	if errors.Is(err, errUnknownKey) {
+		t.looking.Lock() // who comes while somebody looks waits for what he finds
+		t.refresh(t.source.again())
+		t.looking.Unlock()
+		if c, keys = t.current(sum); c == nil {
+			c, err = parseToken(text, keys)
+		}
+	}
+	return c, keys, err
 }
 
 // verify returns what a token says, if it counts.
@@ -96,19 +145,9 @@ func (t *tokens) verify(text string, now time.Time) (*claims, error) {
 		return nil, fmt.Errorf("a token of more than %d bytes", maxTokenBytes)
 	}
 	sum := sha256.Sum256([]byte(text))
-	t.mu.Lock()
-	if time.Since(t.looked) > lookInterval {
-		if err := t.load(); err != nil { // what was read before stays
-			t.log.Error("token keys not reloaded", "err", err)
-		}
-	}
-	c, keys := t.proven[sum], t.keys
-	t.mu.Unlock()
-	if c == nil {
-		var err error
-		if c, err = parseToken(text, keys); err != nil {
-			return nil, err
-		}
+	c, keys, err := t.prove(text, sum)
+	if err != nil {
+		return nil, err
 	}
 	if c.Expiry == nil {
 		return nil, errors.New("the token has no end")
@@ -128,6 +167,9 @@ func (t *tokens) verify(text string, now time.Time) (*claims, error) {
 	return c, nil
 }
 
+// errUnknownKey is of a token with the ID of a key that we do not have.
+var errUnknownKey = errors.New("signed by none of our keys")
+
 // parseToken verifies a token's signature by one of our keys, and by nothing else:
 // whatever key, certificate or address of keys there is in its header is not
 // looked at (CVE-2025-24976).
@@ -137,6 +179,7 @@ func parseToken(text string, keys []key) (*claims, error) {
 		return nil, err
 	}
 	header := token.Headers[0]
+	known := len(keys) > 0 && (header.KeyID == "" || slices.ContainsFunc(keys, func(k key) bool { return k.id == header.KeyID }))
 	for _, k := range candidates(keys, header.KeyID) {
 		if string(k.algorithm) != header.Algorithm {
 			continue
@@ -147,6 +190,9 @@ func parseToken(text string, keys []key) (*claims, error) {
 		} else if !errors.Is(err, jose.ErrCryptoFailure) {
 			return nil, err
 		}
+	}
+	if !known {
+		return nil, errUnknownKey
 	}
 	return nil, errors.New("signed by none of our keys")
 }

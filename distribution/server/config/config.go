@@ -257,7 +257,7 @@ func locate(name string, err error) error {
 
 // resolve makes relative paths relative to dir.
 func (c *Config) resolve(dir string) {
-	paths := []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile, &c.Auth.Passwords, &c.Auth.Token.Keys}
+	paths := []*string{&c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.Storage.Location, &c.Storage.S3.SecretKeyFile, &c.Auth.Passwords, &c.Auth.Token.Keys, &c.Auth.Token.CA}
 	for i := range c.Upstream {
 		paths = append(paths, &c.Upstream[i].PasswordFile, &c.Upstream[i].CA)
 	}

@@ -80,13 +80,16 @@ func TestCheckToken(t *testing.T) {
 		return strings.Replace("[auth.token]\nrealm='https://a.b/token'\nservice='s'\nissuer='i'\nkeys='k'", change, to, 1)
 	}
 	for text, want := range map[string]string{
-		"[http]\naddr=':5000'\n" + token("", ""):           "",
-		token("issuer='i'", ""):                            "auth.token.issuer: is not set",
-		token("keys='k'", ""):                              "auth.token.keys: is not set",
-		token("service='s'", "service='a\"b'"):             "quotes",
-		token("https://a.b/token", "http://a.b/token"):     "must be https",
-		token("https://a.b/token", "http://[::1]:9/token"): "",
-		token("https://a.b/token", "a.b/token"):            "is no URL",
+		"[http]\naddr=':5000'\n" + token("", ""):             "",
+		token("issuer='i'", ""):                              "auth.token.issuer: is not set",
+		token("keys='k'", "keys='https://a.b/jwks'\nca='x'"): "",
+		token("keys='k'", "keys='http://a.b/jwks'"):          "auth.token.keys: must be https",
+		token("keys='k'", "keys='k'\nca='x'"):                "is no URL",
+		token("keys='k'", ""):                                "auth.token.keys: is not set",
+		token("service='s'", "service='a\"b'"):               "quotes",
+		token("https://a.b/token", "http://a.b/token"):       "must be https",
+		token("https://a.b/token", "http://[::1]:9/token"):   "",
+		token("https://a.b/token", "a.b/token"):              "is no URL",
 	} {
 		checkText(t, text, want)
 	}

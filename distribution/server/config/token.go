@@ -17,12 +17,13 @@ type Token struct {
 	Service string   `toml:"service"`
 	Issuer  string   `toml:"issuer"`
 	Keys    string   `toml:"keys"`
+	CA      string   `toml:"ca"`
 	Leeway  Duration `toml:"leeway"`
 }
 
 func (c *Config) checkToken() error {
 	t := c.Auth.Token
-	if t.Realm == "" && t.Service == "" && t.Issuer == "" && t.Keys == "" {
+	if t.Realm == "" && t.Service == "" && t.Issuer == "" && t.Keys == "" && t.CA == "" {
 		return nil
 	}
 	for _, value := range []struct{ key, text string }{{"realm", t.Realm}, {"service", t.Service}, {"issuer", t.Issuer}, {"keys", t.Keys}} {
@@ -32,6 +33,14 @@ func (c *Config) checkToken() error {
 		case strings.ContainsFunc(value.text, func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r == 0x7f }):
 			return fmt.Errorf("auth.token.%s: has quotes or control characters in it", value.key)
 		}
+	}
+	if access.IsKeysURL(t.Keys) {
+		if err := access.CheckKeysURL(t.Keys); err != nil {
+			return fmt.Errorf("auth.token.keys: %w", err)
+		}
+	}
+	if t.CA != "" && !access.IsKeysURL(t.Keys) {
+		return errors.New("auth.token.ca: auth.token.keys is no URL")
 	}
 	realm, err := url.Parse(t.Realm)
 	if err != nil || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != "http" {
@@ -43,7 +52,8 @@ func (c *Config) checkToken() error {
 	return nil
 }
 
-// TokenOptions are the same as package access has them; nil if no tokens count.
+// TokenOptions are the same as package access has them, without the authorities; nil
+// if no tokens count.
 func (c *Config) TokenOptions() *access.Token {
 	t := c.Auth.Token
 	if t.Keys == "" {

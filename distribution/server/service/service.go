@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tare-oci/tare/distribution"
+	"github.com/tare-oci/tare/distribution/remote"
 	"github.com/tare-oci/tare/distribution/server"
 	"github.com/tare-oci/tare/distribution/server/access"
 	"github.com/tare-oci/tare/distribution/server/config"
@@ -84,7 +85,7 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	s.addUsage()
 	s.metrics.Process()
 	if c.HasAuth() {
-		if s.guard, err = access.New(access.Options{Passwords: c.Auth.Passwords, Groups: c.Auth.Groups, Rules: c.Rules(), Token: c.TokenOptions(), Log: s.log}); err != nil {
+		if s.guard, err = newGuard(c, s.log); err != nil {
 			return nil, err
 		}
 	}
@@ -105,6 +106,18 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		}
 	}
 	return s, nil
+}
+
+func newGuard(c config.Config, log *slog.Logger) (*access.Guard, error) {
+	token := c.TokenOptions()
+	if c.Auth.Token.CA != "" {
+		pool, err := remote.LoadCAs(c.Auth.Token.CA)
+		if err != nil {
+			return nil, err
+		}
+		token.RootCAs = pool
+	}
+	return access.New(access.Options{Passwords: c.Auth.Passwords, Groups: c.Auth.Groups, Rules: c.Rules(), Token: token, Log: log})
 }
 
 func (s *Service) options(o *observer) server.Options {
