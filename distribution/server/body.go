@@ -28,9 +28,10 @@ type body struct {
 
 func newBody(w http.ResponseWriter, r *http.Request, idle time.Duration) *body {
 	b := &body{ReadCloser: r.Body, control: http.NewResponseController(w), rw: w, idle: idle}
-	// The connection still has the deadline of the answer before this one.
-	b.control.SetWriteDeadline(time.Time{})
 	if r.ContentLength != 0 {
+		// The connection still has the deadline of the answer before this one, and
+		// net/http may write something ("100 Continue") before we do.
+		b.control.SetWriteDeadline(time.Time{})
 		// Who is refused before his body was read may not send it ever, and
 		// net/http waits for it.
 		b.unread = true
@@ -75,6 +76,7 @@ type writer struct {
 	body      *body
 	status    int
 	sentBytes int64
+	set       time.Time // when the deadline was last moved
 }
 
 func (w *writer) WriteHeader(status int) {
@@ -106,7 +108,10 @@ func (w *writer) extend() {
 	if w.body.unread {
 		wait *= 2
 	}
-	w.body.control.SetWriteDeadline(time.Now().Add(wait))
+	if now := time.Now(); now.Sub(w.set) > wait/8 {
+		w.set = now
+		w.body.control.SetWriteDeadline(now.Add(wait))
+	}
 }
 
 // ReadFrom sends a file piece by piece. Each piece is a LimitedReader of the

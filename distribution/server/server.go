@@ -87,6 +87,7 @@ type Observation struct {
 	Status               int        // of the answer
 	SentBytes, ReadBytes int64      // of bodies
 	Took                 time.Duration
+	Ended                time.Time
 	// Of a manifest or blob that was stored, removed or sent, where it is known:
 	Digest    digest.Digest
 	MediaType string
@@ -182,10 +183,11 @@ func (g *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		q.w.WriteHeader(http.StatusOK)
 	}
 	if g.opts.Observe != nil {
+		now := time.Now()
 		g.opts.Observe(&Observation{
 			Request: r, Endpoint: q.Endpoint, User: q.grant.User, Client: q.client,
 			Status: q.w.status, SentBytes: q.w.sentBytes, ReadBytes: body.readBytes,
-			Took: time.Since(start), Digest: q.digest, MediaType: q.mediaType,
+			Took: now.Sub(start), Ended: now, Digest: q.digest, MediaType: q.mediaType,
 		})
 	}
 }

@@ -1,10 +1,10 @@
 package service
 
 import (
-	"context"
-	"log/slog"
+	"io"
 	"net/netip"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/tare-oci/tare/distribution/server"
@@ -13,23 +13,28 @@ import (
 
 // observer logs and counts requests.
 type observer struct {
-	log       slog.Handler // nil for none
+	log       io.Writer // nil for none
+	json      bool
 	requests  *metrics.Counter
 	durations *metrics.Histogram
 	sent      *metrics.Counter
 	received  *metrics.Counter
+	buffers   sync.Pool // of *[]byte
 }
 
-func newObserver(set *metrics.Set, log slog.Handler) *observer {
+func newObserver(set *metrics.Set, log io.Writer, asJSON bool) *observer {
 	const ms = time.Millisecond
-	return &observer{
+	o := &observer{
 		log:      log,
+		json:     asJSON,
 		requests: set.Counter("tare_registry_requests_total", "Requests, by resource, method and status.", "resource", "method", "status"),
 		durations: set.Histogram("tare_registry_request_duration_seconds", "From a request's header to the end of its answer, by resource and method.",
 			[]time.Duration{ms / 4, ms, 5 * ms, 25 * ms, 100 * ms, 500 * ms, 2500 * ms, 10_000 * ms, 60_000 * ms}, "resource", "method"),
 		sent:     set.Counter("tare_registry_sent_bytes_total", "Bytes of answers' bodies."),
 		received: set.Counter("tare_registry_received_bytes_total", "Bytes of requests' bodies."),
 	}
+	o.buffers.New = func() any { return new([]byte) }
+	return o
 }
 
 // methods bounds what a client can make a label of.
@@ -38,8 +43,10 @@ var methods = map[string]bool{"GET": true, "HEAD": true, "PUT": true, "POST": tr
 // clientOf is the address and port of the connection, or the address that a proxy
 // tells.
 func clientOf(seen *server.Observation) string {
-	connection, err := netip.ParseAddrPort(seen.RemoteAddr)
-	if !seen.Client.IsValid() || err == nil && connection.Addr().Unmap() == seen.Client {
+	if !seen.Client.IsValid() {
+		return seen.RemoteAddr
+	}
+	if connection, err := netip.ParseAddrPort(seen.RemoteAddr); err == nil && connection.Addr().Unmap() == seen.Client {
 		return seen.RemoteAddr
 	}
 	return seen.Client.String()
@@ -57,22 +64,8 @@ func (o *observer) observe(seen *server.Observation) {
 	if o.log == nil {
 		return
 	}
-	// Not through the Logger, which would look up where in the source this is.
-	record := slog.NewRecord(time.Now(), slog.LevelInfo, "request", 0)
-	record.AddAttrs(
-		slog.String("method", seen.Method),
-		slog.String("path", seen.URL.Path),
-		slog.Int("status", seen.Status),
-		slog.Int64("sent", seen.SentBytes),
-		slog.Int64("received", seen.ReadBytes),
-		slog.Float64("seconds", float64(seen.Took.Microseconds())/1e6),
-		slog.String("client", clientOf(seen)),
-		slog.String("agent", seen.UserAgent()),
-	)
-	for _, optional := range [...]struct{ name, value string }{{"user", seen.User}, {"repository", seen.Name}, {"digest", string(seen.Digest)}} {
-		if optional.value != "" {
-			record.AddAttrs(slog.String(optional.name, optional.value))
-		}
-	}
-	o.log.Handle(context.Background(), record) // that the log is broken is nobody's to be told
+	buffer := o.buffers.Get().(*[]byte)
+	*buffer = appendRequest((*buffer)[:0], o.json, seen)
+	o.log.Write(*buffer) // that the log is broken is nobody's to be told
+	o.buffers.Put(buffer)
 }

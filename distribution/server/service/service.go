@@ -54,9 +54,9 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 	s := &Service{config: c, metrics: &metrics.Set{}}
 	all := &lines{out: log}
 	s.log = newLogger(c.Log.Format, all)
-	var requests slog.Handler
+	var requests io.Writer
 	if c.Log.Access {
-		requests = newLogger(c.Log.Format, requestLines{all}).Handler()
+		requests = requestLines{all}
 	}
 	objects, err := openObjects(c.Storage, getenv)
 	if err != nil {
@@ -80,7 +80,7 @@ func New(c config.Config, log io.Writer, getenv func(string) string) (*Service, 
 		VerifyOnRead: c.Storage.VerifyOnRead,
 		Rotten:       s.rot.found,
 	})
-	observer := newObserver(s.metrics, requests)
+	observer := newObserver(s.metrics, requests, c.Log.Format == formatJSON)
 	s.metrics.Gauge("tare_registry_uploads_open", "Uploads that have begun and not ended.", func() float64 { return float64(s.store.OpenUploads()) })
 	s.addUsage()
 	s.metrics.Process()
@@ -146,8 +146,10 @@ func (s *Service) options(o *observer) server.Options {
 	return options
 }
 
+const formatJSON = "json"
+
 func newLogger(format string, w io.Writer) *slog.Logger {
-	if format == "json" {
+	if format == formatJSON {
 		return slog.New(slog.NewJSONHandler(w, nil))
 	}
 	return slog.New(slog.NewTextHandler(w, nil))

@@ -36,16 +36,40 @@ const (
 
 // Manifest returns a manifest by tag or digest, without Subject and Referrer.
 func (s *Store) Manifest(ctx context.Context, repo, target string) (Manifest, error) {
-	d := digest.Digest(target)
-	if !strings.Contains(target, ":") {
-		data, err := s.objects.Get(ctx, tagKey(repo, target), maxTagBytes)
-		if err != nil {
-			return Manifest{}, fmt.Errorf("tag %s: %w", target, err)
-		}
-		if d, err = distribution.ParseDigest(string(data)); err != nil {
-			return Manifest{}, fmt.Errorf("tag %s: %w", target, err)
-		}
+	if strings.Contains(target, ":") {
+		return s.byDigest(ctx, repo, digest.Digest(target))
 	}
+	return s.byTag(ctx, repo, target)
+}
+
+const (
+	maxTaggedBytes = 2 << 20   // of a generation
+	maxTagged      = 256 << 10 // one manifest
+)
+
+// byTag looks where the tag leads each time, but not what is there: that cannot
+// change, and as long as a tag leads to a manifest it is not removed.
+func (s *Store) byTag(ctx context.Context, repo, tag string) (Manifest, error) {
+	data, err := s.objects.Get(ctx, tagKey(repo, tag), maxTagBytes)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("tag %s: %w", tag, err)
+	}
+	key := repo + "@" + string(data)
+	if m, ok := s.tagged.Get(key); ok {
+		return m, nil
+	}
+	d, err := distribution.ParseDigest(string(data))
+	if err != nil {
+		return Manifest{}, fmt.Errorf("tag %s: %w", tag, err)
+	}
+	m, err := s.byDigest(ctx, repo, d)
+	if err == nil && len(m.Body) <= maxTagged {
+		s.tagged.Put(key, m, len(m.Body))
+	}
+	return m, err
+}
+
+func (s *Store) byDigest(ctx context.Context, repo string, d digest.Digest) (Manifest, error) {
 	data, err := s.objects.Get(ctx, manifestKey(repo, d), maxManifestBytes)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("manifest %s: %w", d, err)

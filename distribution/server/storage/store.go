@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/tare-oci/tare/distribution/server/storage/recent"
 )
 
 // Store is a registry's content. Its arguments are names, tags and digests
@@ -28,6 +30,8 @@ type Store struct {
 	// And of those who verify a blob, one does.
 	verifies [64]sync.Mutex
 	verified verified
+
+	tagged recent.Cache[Manifest] // by repository and digest, see byTag
 
 	uploads uploadCount
 }
@@ -58,7 +62,9 @@ type Options struct {
 
 // New makes a Store of what objects hold.
 func New(objects Objects, opts Options) *Store {
-	return &Store{objects: objects, opts: opts, seed: maphash.MakeSeed()}
+	s := &Store{objects: objects, opts: opts, seed: maphash.MakeSeed()}
+	s.tagged.MaxBytes = maxTaggedBytes
+	return s
 }
 
 func (s *Store) lock(repo string) *sync.Mutex { return s.lockOf(&s.locks, repo) }

@@ -141,7 +141,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.opts.Observe != nil {
 		h.opts.Observe(&server.Observation{
 			Request: r, Endpoint: distribution.Endpoint{Route: distribution.RouteNone, Name: q.name}, User: q.user,
-			Status: status, SentBytes: int64(sent), Took: time.Since(start),
+			Status: status, SentBytes: int64(sent), Took: time.Since(start), Ended: time.Now(),
 		})
 	}
 }

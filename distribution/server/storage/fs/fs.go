@@ -47,6 +47,7 @@ const (
 // New opens the directory root, and makes it if need be.
 func New(root string, opts Options) (*Objects, error) {
 	o := &Objects{root: root, opts: opts}
+	o.small.MaxBytes = maxGenerationBytes
 	o.buffers.New = func() any { return new([bufferBytes]byte) }
 	for _, dir := range []string{streamDir, newDir, lockDir} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {

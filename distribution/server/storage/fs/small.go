@@ -1,11 +1,12 @@
 package fs
 
 import (
-	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tare-oci/tare/distribution/server/storage/recent"
 )
 
 // small remembers small objects that are read again and again: tags and
@@ -14,14 +15,7 @@ import (
 // that was read, which is one call where to read it are four. Objects are
 // replaced by files of their own, never written in place, so that a file with
 // another content is another inode or an inode that changed later.
-//
-// It keeps two generations, and what is in use moves to the younger one: when that
-// is full, the older one is forgotten.
-type small struct {
-	mu         sync.Mutex
-	young, old map[string]remembered
-	youngBytes int
-}
+type small struct{ recent.Cache[remembered] }
 
 type remembered struct {
 	file identity
@@ -37,7 +31,6 @@ type identity struct {
 const (
 	maxSmallBytes      = 256 << 10 // of one object
 	maxGenerationBytes = 4 << 20
-	entryBytes         = 200 // about what an entry takes besides its content
 
 	// settled is how old a file's last change has to be for its identity to
 	// stand for its content: a change within the same tick of the clock cannot be
@@ -70,17 +63,8 @@ func identityOf(st *syscall.Stat_t) identity {
 
 // get returns the content of the file, which the caller must not change.
 func (s *small) get(path string, file identity) ([]byte, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r, ok := s.young[path]; ok {
-		return r.data, r.file == file
-	}
-	r, ok := s.old[path]
-	if !ok || r.file != file {
-		return nil, false
-	}
-	s.keep(path, r)
-	return r.data, true
+	r, ok := s.Get(path)
+	return r.data, ok && r.file == file
 }
 
 // put remembers what was read from the file at the time now, if that can be known again.
@@ -88,20 +72,5 @@ func (s *small) put(path string, file identity, data []byte, now time.Time) {
 	if len(data) > maxSmallBytes || now.Sub(time.Unix(file.changed.Sec, int64(file.changed.Nsec))) < settled {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keep(path, remembered{file, data})
-}
-
-// keep puts an entry into the younger generation. The caller holds the lock.
-func (s *small) keep(path string, r remembered) {
-	if before, ok := s.young[path]; ok {
-		s.youngBytes -= len(path) + len(before.data) + entryBytes
-	}
-	cost := len(path) + len(r.data) + entryBytes
-	if s.young == nil || s.youngBytes+cost > maxGenerationBytes {
-		s.young, s.old, s.youngBytes = map[string]remembered{}, s.young, 0
-	}
-	s.young[path] = r
-	s.youngBytes += cost
+	s.Put(path, remembered{file, data}, len(data))
 }

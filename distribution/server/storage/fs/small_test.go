@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -86,38 +84,23 @@ func TestSmallWaits(t *testing.T) {
 	if err := o.Put(t.Context(), "a/b", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := o.Get(t.Context(), "a/b", 10); err != nil || len(o.small.young) > 0 {
-		t.Error(o.small.young, err)
+	if _, err := o.Get(t.Context(), "a/b", 10); err != nil {
+		t.Error(err)
+	}
+	if _, ok := o.small.Get(o.root + "/a/b"); ok {
+		t.Error("remembered")
 	}
 }
 
-// What is remembered is bounded, and what is in use stays.
-func TestSmallIsBounded(t *testing.T) {
+// What is large is not remembered.
+func TestSmallIsSmall(t *testing.T) {
 	var s small
-	dir := t.TempDir()
-	used := filepath.Join(dir, "used")
-	if err := os.WriteFile(used, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file, err := identify(used)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.MaxBytes = maxGenerationBytes
 	later := time.Now().Add(time.Hour)
-	s.put(used, file, []byte("x"), later)
-	content := make([]byte, 10_000)
-	for i := range 3000 {
-		s.put(fmt.Sprint(i), file, content, later)
-		s.put(fmt.Sprint(i), file, content, later) // counted once
-		if _, ok := s.get(used, file); !ok {
-			t.Fatalf("forgotten after %d", i)
+	for size, kept := range map[int]bool{maxSmallBytes: true, maxSmallBytes + 1: false} {
+		s.put(fmt.Sprint(size), identity{}, make([]byte, size), later)
+		if _, ok := s.Get(fmt.Sprint(size)); ok != kept {
+			t.Errorf("%d bytes: %v", size, ok)
 		}
-	}
-	if bytes := (len(s.young) + len(s.old)) * len(content); bytes > 2*maxGenerationBytes || bytes < maxGenerationBytes/2 {
-		t.Errorf("%d bytes", bytes)
-	}
-	s.put("large", file, make([]byte, maxSmallBytes+1), later)
-	if _, ok := s.young["large"]; ok {
-		t.Error("kept a large one")
 	}
 }
