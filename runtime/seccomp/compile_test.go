@@ -134,7 +134,7 @@ func checkGenerated(t testing.TB, g generator, calls int) {
 
 func TestRandomProfiles(t *testing.T) {
 	g := fromRand(rand.New(rand.NewPCG(1, 2)))
-	for range 1000 {
+	for range 300 {
 		checkGenerated(t, g, 60)
 	}
 }
@@ -183,7 +183,7 @@ func TestLongJumps(t *testing.T) {
 	program := mustCompile(t, p, linux.ArchX86_64)
 	t.Logf("%d instructions", len(program.Instructions))
 	g := fromRand(rand.New(rand.NewPCG(3, 4)))
-	for range 20000 {
+	for range 5000 {
 		agree(t, p, linux.ArchX86_64, program, g.data(p, linux.ArchX86_64))
 	}
 }

@@ -51,7 +51,7 @@ func TestSameAsRunc(t *testing.T) {
 		compareNumbers(compare)
 		compareArguments(compare)
 		g := fromRand(rand.New(rand.NewPCG(8, 9)))
-		for range 20000 {
+		for range 5000 {
 			compare(g.data(profile, linux.ArchX86_64))
 		}
 		t.Logf("%s: %d decisions", name, len(decisions))
