@@ -153,8 +153,8 @@ func TestLoad(t *testing.T) {
 		lasts   time.Duration
 		grace   time.Duration
 	}{
-		"files": {files, 64, 8 * time.Second, time.Second},
-		"S3":    {bucket, 24, 5 * time.Second, 20 * time.Second},
+		"files": {files, 64, 4 * time.Second, time.Second},
+		"S3":    {bucket, 24, 3 * time.Second, 20 * time.Second},
 	} {
 		openFiles := func() int {
 			entries, err := os.ReadDir("/proc/self/fd")

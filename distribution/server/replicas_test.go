@@ -197,11 +197,11 @@ func TestReplicas(t *testing.T) {
 		long time.Duration
 		open func(t *testing.T) func() (storage.Objects, error)
 	}{
-		{"files", 6 * time.Second, func(t *testing.T) func() (storage.Objects, error) {
+		{"files", 3 * time.Second, func(t *testing.T) func() (storage.Objects, error) {
 			dir := t.TempDir()
 			return func() (storage.Objects, error) { return storagefs.New(dir, storagefs.Options{NoSync: true}) }
 		}},
-		{"S3", 10 * time.Second, func(t *testing.T) func() (storage.Objects, error) {
+		{"S3", 6 * time.Second, func(t *testing.T) func() (storage.Objects, error) {
 			s := testenv.StartS3(t)
 			return func() (storage.Objects, error) {
 				return s3.New(s3.Options{Bucket: s.Bucket, Endpoint: s.Endpoint, Credentials: s3.Credentials{AccessKey: s.AccessKey, SecretKey: s.SecretKey}})
