@@ -311,14 +311,14 @@ func TestRepackKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	finished := 0
-	for i := range 30 {
+	for i := range 15 {
 		name := fmt.Sprintf("killed:v%d", i)
 		cmd := exec.Command("/proc/self/exe", dir, bundle, name)
 		cmd.Env = append(os.Environ(), childVar+"=repack")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(i) * 15 * time.Millisecond)
+		time.Sleep(time.Duration(i) * 30 * time.Millisecond)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if img, err := e.Resolve(t.Context(), name, nil); err == nil {
@@ -330,7 +330,7 @@ func TestRepackKilled(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Logf("%d of 30 came to their end", finished)
+	t.Logf("%d of 15 came to their end", finished)
 	checkClean(t, e)
 	if _, err := e.GC(t.Context(), GCOptions{}); err != nil {
 		t.Error(err)

@@ -102,7 +102,7 @@ func TestKilledAtRandom(t *testing.T) {
 		return time.Since(begin)
 	}
 	cold, warm := lasts(), lasts()
-	for i := range 20 {
+	for i := range 10 {
 		most := warm
 		if i%2 == 0 {
 			forget()
@@ -177,7 +177,7 @@ func TestSignals(t *testing.T) {
 
 	// At any moment, and again and again, as process 1 of a container ignores
 	// signals before it has set its traps.
-	for range 10 {
+	for range 6 {
 		cmd, out = startChild(t, dir, b.name(), "sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.01; done")
 		ended := make(chan struct{})
 		go func() {

@@ -423,7 +423,7 @@ func TestUnpackKilled(t *testing.T) {
 	}
 	takes := time.Since(begin)
 	whole := testenv.Tree(t, filepath.Join(out, "rootfs"))
-	for range 20 {
+	for range 10 {
 		if err := os.RemoveAll(out); err != nil {
 			t.Fatal(err)
 		}
