@@ -47,7 +47,6 @@ lifecycle() {
 	case $usage in [1-9]*' / 67.11MB'|[1-9]*' / 64MiB') ;; *) fail "$e stats: $usage" ;; esac
 	part "$e: update, pause"
 	does "$e" update --memory 128m --memory-swap 128m --cpus 0.25 lim
-	"${systemctl[@]}" daemon-reload           # after which systemd sets again what it knows of
 	is "$(properties 250ms 134217728 40)" unit "$unit"
 	does "$e" pause lim
 	is 'frozen 1' grep frozen "/sys/fs/cgroup$("${systemctl[@]}" show --property ControlGroup --value "$unit")/cgroup.events"
