@@ -18,6 +18,9 @@ const (
 	MaxDocumentBytes = 4 << 20
 	// MaxLayers is twice what overlayfs can stack (500 lower directories).
 	MaxLayers = 1000
+	// MaxBlobBytes bounds the size that a descriptor may give: 1 PiB, so that no
+	// sum over the layers of an image overflows.
+	MaxBlobBytes = 1 << 50
 	// MaxManifests bounds the entries of one index.
 	MaxManifests = 8192
 )

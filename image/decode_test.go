@@ -99,6 +99,7 @@ func TestDecode(t *testing.T) {
 		{man, `{"schemaVersion":2,"config":` + cfgDesc + `,"layers":[` + layDesc + `,{"mediaType":"a/b","digest":"sha256:ABC","size":1}]}`, "layers[1].digest: "},
 		{man, `{"schemaVersion":2,"config":` + cfgDesc + `,"layers":[{"mediaType":"a/b","digest":"sha384:00","size":1}]}`, `algorithm "sha384"`},
 		{man, `{"schemaVersion":2,"config":` + cfgDesc + `,"layers":[{"mediaType":"a/b","digest":"` + dig + `","size":-1}]}`, "layers[0].size: -1"},
+		{man, `{"schemaVersion":2,"config":` + cfgDesc + `,"layers":[{"mediaType":"a/b","digest":"` + dig + `","size":9223372036854775807}]}`, "layers[0].size: 9223372036854775807 is more than"},
 		{man, `{"schemaVersion":2,"config":` + cfgDesc + `,"layers":[{"mediaType":"a/b","digest":"` + dig + `","size":1e99}]}`, "layers.size: a JSON number"},
 		{man, `{"schemaVersion":2,"config":` + cfgDesc + `,"layers":[{"mediaType":"a b/c","digest":"` + dig + `","size":1}]}`, "layers[0].mediaType"},
 		{man, `{"schemaVersion":2,"config":` + cfgDesc + `,"layers":[{"mediaType":"a/b","digest":"` + dig + `","size":1,"data":"eA=="}]}`, "layers[0].data: "},

@@ -92,6 +92,9 @@ func CheckDescriptor(desc v1.Descriptor) error {
 	if desc.Size < 0 {
 		return fmt.Errorf("size: %d is negative", desc.Size)
 	}
+	if desc.Size > MaxBlobBytes {
+		return fmt.Errorf("size: %d is more than %d", desc.Size, int64(MaxBlobBytes))
+	}
 	if desc.ArtifactType != "" {
 		if err := checkMediaType(desc.ArtifactType); err != nil {
 			return fmt.Errorf("artifactType: %w", err)

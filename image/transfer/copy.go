@@ -69,7 +69,7 @@ func Copy(ctx context.Context, dst Destination, src Source, o Options) (Result, 
 // copyImage is Copy for a form that holds images and no indexes.
 func copyImage(ctx context.Context, dst ImageWriter, src Source, o Options) (Result, error) {
 	if o.All || o.Sparse {
-		return Result{}, errors.New("the destination's form has no indexes: it takes the image for one platform")
+		return Result{}, errors.New("the destination's form has no indexes: it takes the image for one platform; a layout, an OCI archive and a registry take all")
 	}
 	chosen, err := choose(ctx, src, o)
 	if err != nil {
