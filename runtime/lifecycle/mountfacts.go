@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -25,12 +26,33 @@ type surveyor struct {
 	bundle string
 	root   *safepath.Root
 	facts  *plan.Facts
+	// Of each mount: where it goes, clean and past links once mountpoints has
+	// found them, and its options.
+	places  []string
+	options []linux.MountOptions
+}
+
+func newSurveyor(s *specs.Spec, bundle string, f *plan.Facts) *surveyor {
+	v := &surveyor{spec: s, bundle: bundle, facts: f, places: destinations(s), options: make([]linux.MountOptions, len(s.Mounts))}
+	for i, m := range s.Mounts {
+		v.options[i] = linux.ParseMountOptions(m.Options)
+	}
+	return v
+}
+
+// destinations are those of all mounts, clean.
+func destinations(s *specs.Spec) []string {
+	all := make([]string, len(s.Mounts))
+	for i, m := range s.Mounts {
+		all[i] = cleanDestination(m)
+	}
+	return all
 }
 
 // sources looks at what is bound.
 func (v *surveyor) sources() error {
 	for i, m := range v.spec.Mounts {
-		o := linux.ParseMountOptions(m.Options)
+		o := &v.options[i]
 		if !o.Bind && m.Type != "bind" || o.Remount || m.Source == "" {
 			continue
 		}
@@ -44,7 +66,7 @@ func (v *surveyor) sources() error {
 			return &plan.FieldError{Field: fmt.Sprintf("mounts[%d].source", i), Err: &os.PathError{Op: "stat", Path: name, Err: err}}
 		}
 		s := plan.Source{Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR}
-		if cleanDestination(m) == "/proc" {
+		if v.places[i] == "/proc" {
 			var fs unix.Statfs_t
 			s.Proc = unix.Statfs(name, &fs) == nil && int64(fs.Type) == unix.PROC_SUPER_MAGIC
 		}
@@ -56,16 +78,23 @@ func (v *surveyor) sources() error {
 // mountpoints follows the symbolic links of the root file system that mounts
 // lie behind.
 func (v *surveyor) mountpoints() {
-	for i, m := range v.spec.Mounts {
-		if coversAny(v.spec.Mounts[:i], m.Destination) {
+	clean := v.places
+	v.places = slices.Clone(clean)
+	for i, dest := range clean {
+		if liesInAny(dest, clean[:i]) {
 			continue // what the root file system has there will be out of sight
 		}
-		dest := cleanDestination(m)
 		if dest == "/proc" || dest == "/sys" {
 			continue // no link leads there
 		}
-		if to, ok := linkTarget(v.root, m.Destination); ok {
+		if to, ok := linkTarget(v.root, dest); ok {
 			v.facts.Mountpoints[dest] = to
+		}
+	}
+	// One link is the way of all mounts that go there.
+	for i, dest := range clean {
+		if to, ok := v.facts.Mountpoints[dest]; ok {
+			v.places[i] = filepath.Clean("/" + to)
 		}
 	}
 }
@@ -74,11 +103,11 @@ func (v *surveyor) mountpoints() {
 // permissions are taken over, their content where tmpcopyup asks for it.
 func (v *surveyor) tmpfs() error {
 	for i, m := range v.spec.Mounts {
-		o := linux.ParseMountOptions(m.Options)
+		o := &v.options[i]
 		if m.Type != "tmpfs" || o.Remount || !o.CopyUp && hasMode(o.Data) {
 			continue
 		}
-		at, ok, err := v.find(i, v.destination(m))
+		at, ok, err := v.find(i, v.places[i])
 		if err != nil {
 			return &plan.FieldError{Field: fmt.Sprintf("mounts[%d].options", i), Err: err}
 		}
@@ -203,11 +232,13 @@ func (p place) fstat(flags int) (*unix.Stat_t, error) {
 // that covers it. In a file system that is new there is nothing to be found.
 func (v *surveyor) find(before int, name string) (place, bool, error) {
 	for i := before - 1; i >= 0; i-- {
-		m := v.spec.Mounts[i]
-		rest, below := within(name, v.destination(m))
-		o := linux.ParseMountOptions(m.Options)
+		rest, below := within(name, v.places[i])
+		if !below {
+			continue
+		}
+		m, o := &v.spec.Mounts[i], &v.options[i]
 		switch {
-		case !below || o.Remount:
+		case o.Remount:
 		case o.Bind || m.Type == "bind":
 			return place{absolute(v.bundle, m.Source), rest}, v.facts.Sources[absolute(v.bundle, m.Source)].Dir, nil
 		case o.CopyUp:
@@ -225,15 +256,10 @@ func within(name, dir string) (rest string, ok bool) {
 	if name == dir || dir == "/" && name == "/" {
 		return ".", true
 	}
-	return strings.CutPrefix(name, strings.TrimSuffix(dir, "/")+"/")
-}
-
-func (v *surveyor) destination(m specs.Mount) string {
-	dest := cleanDestination(m)
-	if to, ok := v.facts.Mountpoints[dest]; ok {
-		return filepath.Clean("/" + to)
+	if rest, ok = strings.CutPrefix(name, strings.TrimSuffix(dir, "/")); ok {
+		return strings.CutPrefix(rest, "/")
 	}
-	return dest
+	return name, false
 }
 
 func cleanDestination(m specs.Mount) string { return filepath.Clean("/" + m.Destination) }

@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/internal/testenv"
+	"github.com/tare-oci/tare/runtime/host"
+	"github.com/tare-oci/tare/runtime/lifecycle"
+	"github.com/tare-oci/tare/runtime/spec"
 )
 
 // What config.json says of mounts, as the kernel shows them inside.
@@ -333,5 +337,27 @@ func TestRootIsAMount(t *testing.T) {
 	}
 	if data, err := os.ReadFile(filepath.Join(b.path("upper"), "etc/passwd")); err != nil || string(data) != "x\n" {
 		t.Errorf("upper directory: %q, %v", data, err)
+	}
+}
+
+// What is found out of many mounts costs as much for each as of a few.
+func TestManyMounts(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/rootfs", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	allocations := func(n int) float64 {
+		s := spec.Example(false)
+		for i := range n {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: fmt.Sprint("/m", i), Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid"}})
+		}
+		return testing.AllocsPerRun(1, func() {
+			if _, err := lifecycle.Facts(s, host.Facts{}, dir, "x"); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if few, many := allocations(50), allocations(1000); many > few*40 {
+		t.Errorf("50 mounts take %v allocations, 1000 take %v", few, many)
 	}
 }

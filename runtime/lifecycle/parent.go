@@ -28,7 +28,7 @@ func Facts(s *specs.Spec, machine host.Facts, bundle, id string) (*plan.Facts, e
 	if s.Linux != nil && s.Linux.MountLabel != "" {
 		f.Host.ProbeLSM()
 	}
-	v := &surveyor{spec: s, bundle: bundle, facts: f}
+	v := newSurveyor(s, bundle, f)
 	if err := v.sources(); err != nil {
 		return nil, err
 	}
@@ -61,10 +61,10 @@ func absolute(bundle, path string) string {
 	return bundle + "/" + path
 }
 
-// coversAny says whether a destination lies below that of one of mounts.
-func coversAny(mounts []specs.Mount, destination string) bool {
-	for _, m := range mounts {
-		if strings.HasPrefix(filepath.Clean("/"+destination), filepath.Clean("/"+m.Destination)+"/") {
+// liesInAny says whether a place lies below one of others. All are clean.
+func liesInAny(place string, others []string) bool {
+	for _, o := range others {
+		if len(place) > len(o) && place[len(o)] == '/' && place[:len(o)] == o {
 			return true
 		}
 	}
@@ -74,7 +74,7 @@ func coversAny(mounts []specs.Mount, destination string) bool {
 // linkTarget finds where a destination with a symbolic link in its path leads,
 // also where nothing is there yet, as with /etc/resolv.conf of many images.
 func linkTarget(root *safepath.Root, destination string) (string, bool) {
-	name := strings.TrimLeft(filepath.Clean("/"+destination), "/")
+	name := strings.TrimLeft(destination, "/")
 	if name == "" {
 		return "", false
 	}

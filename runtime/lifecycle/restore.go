@@ -262,10 +262,11 @@ func (m *making) mountpoints(rootfs string) error {
 		return err
 	}
 	defer root.Close()
+	places := destinations(m.spec)
 	for i := range m.spec.Mounts {
 		mount := &m.spec.Mounts[i]
-		name := strings.TrimPrefix(cleanDestination(*mount), "/")
-		if name == "" || coversAny(m.spec.Mounts[:i], mount.Destination) {
+		name := strings.TrimPrefix(places[i], "/")
+		if name == "" || liesInAny(places[i], places[:i]) {
 			continue // its place comes with the mount that it lies in
 		}
 		var st unix.Stat_t

@@ -168,7 +168,7 @@ func readRecord(dir int, path string) ([]byte, error) {
 	return readOpen(fd, path)
 }
 
-// List returns all containers, those whose record cannot be read as errors.
+// List returns all containers, and warns of those whose record cannot be read.
 func (s Store) List() ([]*Container, error) {
 	entries, err := os.ReadDir(s.Root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -178,7 +178,6 @@ func (s Store) List() ([]*Container, error) {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
 	var all []*Container
-	var errs []error
 	for _, e := range entries {
 		if checkID(e.Name()) != nil || !e.IsDir() {
 			continue
@@ -187,10 +186,10 @@ func (s Store) List() ([]*Container, error) {
 		case err == nil:
 			all = append(all, c)
 		case !errors.Is(err, ErrNotExist):
-			errs = append(errs, err)
+			s.warn("%v", err)
 		}
 	}
-	return all, errors.Join(errs...)
+	return all, nil
 }
 
 const newRecordName = recordName + ".new"

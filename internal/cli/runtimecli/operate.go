@@ -89,7 +89,10 @@ func listCommand() command {
 					return 1, err
 				}
 				all, err := c.store().List()
-				return 0, errors.Join(err, printList(all, *format, *quiet))
+				if err != nil {
+					return 1, err
+				}
+				return 0, printList(all, *format, *quiet)
 			}
 		}}
 }
