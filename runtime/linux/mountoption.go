@@ -19,7 +19,7 @@ type MountOptions struct {
 	RecAttrSet, RecAttrClear uint64
 
 	// Flags of the superblock, each set by fsconfig(FSCONFIG_SET_FLAG): ro, rw,
-	// sync, async, dirsync, lazytime, nolazytime, mand, nomand. For a bind
+	// sync, async, dirsync, lazytime, nolazytime, mand, nomand, acl, noacl. For a bind
 	// mount they mean nothing: the superblock is another mount's too.
 	Super []string
 
@@ -59,6 +59,8 @@ func SuperFlags(names []string) (flags uint64) {
 			flags |= MS_MANDLOCK
 		case "lazytime":
 			flags |= MS_LAZYTIME
+		case "acl":
+			flags |= MS_POSIXACL
 		}
 	}
 	return flags
@@ -73,12 +75,14 @@ type mountOption struct {
 	super string // superblock flags of one group replace each other
 }
 
-// Sorted by name. The rows are those of runtime-spec 1.3.0 config.md.
+// Sorted by name. The rows are those of runtime-spec 1.3.0 config.md, and runc's
+// acl and noacl.
 //
 // Without effect here, because fsconfig has no word for them: silent and loud
 // (only whether the kernel logs), iversion and noiversion (only ext4 ever
 // heeded the flag of mount(2), and has had it on since 5.17).
 var mountOptions = [...]mountOption{
+	{name: "acl", kind: optionSuper, super: "acl"},
 	{name: "async", kind: optionSuper, super: "sync"},
 	{name: "atime", kind: optionAtime, clear: true, flag: MOUNT_ATTR_NOATIME},
 	{name: "bind", kind: optionBind},
@@ -92,6 +96,7 @@ var mountOptions = [...]mountOption{
 	{name: "lazytime", kind: optionSuper, super: "lazytime"},
 	{name: "loud", kind: optionNothing},
 	{name: "mand", kind: optionSuper, super: "mand"},
+	{name: "noacl", kind: optionSuper, super: "acl"},
 	{name: "noatime", kind: optionAtime, flag: MOUNT_ATTR_NOATIME},
 	{name: "nodev", kind: optionAttr, flag: MOUNT_ATTR_NODEV},
 	{name: "nodiratime", kind: optionAttr, flag: MOUNT_ATTR_NODIRATIME},

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tare-oci/tare/runtime/linux"
@@ -19,7 +20,9 @@ func (c *compiler) newMount(m mount) {
 	if late {
 		// What is mounted below it, and devices, need places to be made in it.
 		fs.Attr &^= readonly
-		fs.Flags = superFlags(m.options)
+		if m.Type != "tmpfs" {
+			fs.Flags = superFlags(m.options)
+		}
 	}
 	// The devices are made through the mount itself where nothing will cover it.
 	dev := m.dest == "/dev" && m.index == c.lastAt("/dev") && c.ownDev()
@@ -83,6 +86,9 @@ func (c *compiler) filesystem(m mount) mountFS {
 		// Only the mount is made read-only: more comes into a tmpfs, and a proc
 		// stays the kernel's.
 		fs.Flags = superFlags(o)
+		if m.Type == "tmpfs" {
+			fs.Flags = slices.DeleteFunc(fs.Flags, func(f string) bool { return f == "acl" }) // which it has, and no word for it
+		}
 	default:
 		fs.Flags = o.Super
 	}
