@@ -244,7 +244,7 @@ func loadFiles(facts host.Facts, paths map[string]string) (Manager, error) {
 		}
 	}
 	if len(paths) == 0 {
-		return &none{why: "the container has none"}, nil
+		return &none{why: "the container was made without cgroups"}, nil
 	}
 	unified, hasUnified := paths[""]
 	switch facts.CgroupMode {

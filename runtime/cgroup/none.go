@@ -61,12 +61,7 @@ func (m *none) OOMs(context.Context, func()) error { return m.missing("wait for 
 
 func (m *none) Kill(context.Context, unix.Signal) error { return m.missing("kill all processes") }
 
-func (m *none) Freeze(_ context.Context, frozen bool) error {
-	if frozen {
-		return m.missing("pause")
-	}
-	return m.missing("resume")
-}
+func (m *none) Freeze(context.Context, bool) error { return fmt.Errorf("%w: %s", ErrNone, m.why) }
 
 func (m *none) Set(_ context.Context, r *specs.LinuxResources) error {
 	return planFor(r, onV2).none(m.why)
