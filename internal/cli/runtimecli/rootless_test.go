@@ -1,6 +1,7 @@
 package runtimecli_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -231,12 +232,17 @@ func TestOrdinaryUserCopyUp(t *testing.T) {
 	}{
 		{"copy 7 files from <target /opt>: sendfile: no space left on device (mounts[7].options)", func() error { return nil }},
 		{"config.json: mounts[7].options: tmpcopyup: copy p: its user 7 is not mapped in the container's user namespace", func() error { return os.Lchown(filepath.Join(opt, "p"), 7, ordinary) }},
-		{"more than 4096 files", func() (err error) {
-			for i := 0; i < 4096 && err == nil; i++ {
-				err = unix.Mknod(filepath.Join(opt, fmt.Sprint("q", i)), unix.S_IFREG, 0)
+		{"more than 4096 files", func() error {
+			many := testenv.MemoryDir(t) // making files is slow elsewhere
+			u.Mounts = append(u.Mounts[:len(u.Mounts)-1], specs.Mount{Type: "bind", Source: many, Destination: "/many", Options: []string{"bind"}},
+				specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: "/many", Options: []string{"tmpcopyup"}})
+			for i := range 4097 {
+				name := filepath.Join(many, strconv.Itoa(i))
+				if err := errors.Join(unix.Mknod(name, unix.S_IFREG, 0), os.Chown(name, ordinary, ordinary)); err != nil {
+					return err
+				}
 			}
-			u.owns(ordinary)
-			return err
+			return nil
 		}},
 	} {
 		if err := c.change(); err != nil {
