@@ -39,7 +39,11 @@ func apply(ctx context.Context, blob io.Reader, root *safepath.Root, options Opt
 	defer s.stop()
 	a := newApplier(root, options)
 	a.archive = tarstream.NewReader(s, tarstream.Limits{MetaBytes: options.Limits.MetaBytes})
-	if err := a.entries(ctx); err != nil {
+	err = a.entries(ctx)
+	if ferr := a.small.wait(); ferr != nil {
+		err = ferr // that of an entry before
+	}
+	if err != nil {
 		return Result{}, errors.Join(err, a.tree.closeAll())
 	}
 	if err := a.tree.finish(); err != nil {
@@ -60,6 +64,7 @@ type applier struct {
 	options Options
 	archive *tarstream.Reader
 	tree    *tree
+	small   finisher
 	result  Result
 
 	uid, gid uint32 // whom new files belong to by themselves
@@ -106,6 +111,8 @@ func quote(name string) string {
 	}
 	return fmt.Sprintf("%q", name)
 }
+
+func entryError(name string, err error) error { return fmt.Errorf("entry %s: %w", quote(name), err) }
 
 // entry applies one entry.
 func (a *applier) entry(h *tarstream.Header) error {

@@ -15,6 +15,8 @@ import (
 const (
 	// readAheadBytes is how much of the blob is read at once.
 	readAheadBytes = 128 << 10
+	// headBytes is as much as the beginnings of blobs, and of zstd's frames, are looked at.
+	headBytes = 64
 	// maxWindowBytes is how far back a zstd frame may refer, which is memory we have to hold: what `zstd --long` makes
 	// and `zstd -d` takes without being asked.
 	maxWindowBytes = 128 << 20
@@ -23,16 +25,15 @@ const (
 // Decompress opens a layer's blob, or another tar archive that is compressed as layers are, for reading what is in it. An
 // empty media type says nothing. What comes out is as long as the blob wants: whoever reads it has to bound it.
 func Decompress(blob io.Reader, mediaType string) (io.ReadCloser, error) {
-	return decompress(blob, mediaType)
+	return decompress(bufio.NewReaderSize(blob, readAheadBytes), mediaType)
 }
 
 // decompress opens a blob for reading what is in it. What it is shows in its first bytes: images are common whose media
 // type is wrong about that. The media type counts where it names something that we do not know.
-func decompress(blob io.Reader, mediaType string) (io.ReadCloser, error) {
+func decompress(r *bufio.Reader, mediaType string) (io.ReadCloser, error) {
 	if err := checkMediaType(mediaType); err != nil {
 		return nil, err
 	}
-	r := bufio.NewReaderSize(blob, readAheadBytes)
 	head, err := r.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, err

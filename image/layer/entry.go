@@ -56,6 +56,9 @@ func (a *applier) file(d *dir, base string, h *tarstream.Header) error {
 	if err != nil {
 		return err
 	}
+	if isSmall(h) {
+		return a.finishLater(fd, d, h)
+	}
 	err = a.content(fd, h)
 	if err == nil {
 		err = a.attributes(fd, d, h, false)
@@ -82,23 +85,26 @@ func (a *applier) content(fd int, h *tarstream.Header) error {
 		if err != nil {
 			return err
 		}
-		for len(piece) > 0 {
-			var n int
-			if h.Sparse {
-				n, err = unix.Pwrite(fd, piece, offset)
-			} else {
-				n, err = unix.Write(fd, piece)
-			}
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("write: %w", err)
-			}
-			offset += int64(n)
-			piece = piece[n:]
+		if err := writeAt(fd, piece, offset); err != nil {
+			return err
 		}
 	}
+}
+
+// writeAt writes all of b.
+func writeAt(fd int, b []byte, offset int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(fd, b, offset)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		offset += int64(n)
+		b = b[n:]
+	}
+	return nil
 }
 
 // dir makes a directory, or gives the one that is there the entry's attributes. Its contents stay.

@@ -461,15 +461,17 @@ func TestCancel(t *testing.T) {
 // TestNoSpace applies a layer to a file system that is too small for it, in a mount namespace of its own.
 func TestNoSpace(t *testing.T) {
 	testenv.Root(t)
-	for what, blob := range map[string][]byte{
-		"blocks": archive(t, &tar.Header{Typeflag: tar.TypeReg, Name: "d/big", Size: 2 << 20}),
-		"inodes": func() []byte {
-			var h []*tar.Header
-			for i := range 50 {
-				h = append(h, file(fmt.Sprint("d/", i)))
-			}
-			return archive(t, h...)
-		}(),
+	many := func(size int64) []byte {
+		var h []*tar.Header
+		for i := range 50 {
+			h = append(h, &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("d/", i), Size: size})
+		}
+		return archive(t, h...)
+	}
+	for first, blob := range map[string][]byte{
+		"d/big: write": archive(t, &tar.Header{Typeflag: tar.TypeReg, Name: "d/big", Size: 2 << 20}),
+		"d/18":         many(1),
+		"d/16: write":  many(smallBytes), // whatever fails while it is being written beside
 	} {
 		inMountNamespace(t, func() error {
 			dir := t.TempDir()
@@ -481,13 +483,27 @@ func TestNoSpace(t *testing.T) {
 				return err
 			}
 			defer root.Close()
+			before := openDescriptors(t)
 			err = applyTo(t, root, blob, Options{})
-			if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), blobName) || !strings.Contains(err.Error(), `"d/`) {
-				t.Errorf("%s: %v", what, err)
+			name, doing, _ := strings.Cut(first, ":")
+			if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), fmt.Sprintf("%s: entry %q:%s", blobName, name, doing)) {
+				t.Errorf("%s: %v", first, err)
+			}
+			if after := openDescriptors(t); after != before {
+				t.Errorf("%s: %d open descriptors, before %d", first, after, before)
 			}
 			return nil
 		})
 	}
+}
+
+func openDescriptors(t testing.TB) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(open)
 }
 
 // inMountNamespace calls f on a thread with a private mount namespace, which ends with it.

@@ -4,11 +4,12 @@
 // either over what the lower layers made of it, or alone, as one of the directories that overlayfs stacks. Nothing in a
 // layer is trusted:
 //
-//	blob ─▶ inflate ─▶ hash ─▶ tarstream ─▶ applier ─▶ tree ─▶ *at system calls on directory descriptors
-//	      (goroutine)(goroutine)           whiteouts,  open directories,
-//	                                       types       names resolved beneath the root
+//	blob ─▶  ahead  ─▶ inflate ─▶  hash ─▶ tarstream ─▶ applier ─▶ tree ─▶ *at system calls on directory descriptors
+//	      (goroutine)(goroutine)(goroutine)            whiteouts,  open directories,
+//	                                                   types       names resolved beneath the root
 //
-// Buffers travel down that line and back; file contents are written straight from them.
+// Buffers travel down that line and back; the contents of large files are written straight from them. Small files are made
+// by the applier and finished in one more goroutine, so that two processors have work whatever is in the layer.
 package layer
 
 import (

@@ -42,7 +42,7 @@ func scan(ctx context.Context, blob io.Reader, options Options, visit Visit) (r 
 
 // result completes r with what is known at the end of the stream, unless that is not the one wanted.
 func (s *stream) result(r Result) (Result, error) {
-	r.DiffID, r.SizeBytes, r.BlobBytes = s.digest(), s.size, s.blob.n.Load()
+	r.DiffID, r.SizeBytes, r.BlobBytes = s.digest(), s.size, s.blob.n
 	if want := s.options.DiffID; want != "" && r.DiffID != want {
 		return Result{}, fmt.Errorf("%w: it is %s, not %s", ErrDiffID, r.DiffID, want)
 	}
@@ -98,7 +98,7 @@ func eachEntry(ctx context.Context, archive *tarstream.Reader, options Options, 
 			return err
 		}
 		if err := use(h); err != nil {
-			return fmt.Errorf("entry %s: %w", quote(h.Name), err)
+			return entryError(h.Name, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256" // linked in for go-digest
 	_ "crypto/sha512"
@@ -8,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -25,9 +25,26 @@ type piece struct {
 	err error // what ended the stream, after these n bytes
 }
 
-// stream decompresses and hashes a blob beside its reader. It is a tarstream.Source.
+// newPieces makes a channel with n pieces.
+func newPieces(n int) chan *piece {
+	c := make(chan *piece, n)
+	for range n {
+		c <- &piece{}
+	}
+	return c
+}
+
+// space is the buffer, which is made when it is first needed.
+func (p *piece) space(bytes int) []byte {
+	if p.buf == nil {
+		p.buf = make([]byte, bytes)
+	}
+	return p.buf
+}
+
+// stream reads, decompresses and hashes a blob beside its reader. It is a tarstream.Source.
 type stream struct {
-	blob    countingReader
+	blob    *ahead
 	options Options
 	hash    hash.Hash
 
@@ -42,14 +59,15 @@ type stream struct {
 
 // startStream starts the goroutines; stop ends them.
 func startStream(ctx context.Context, blob io.Reader, options Options) (*stream, error) {
+	done := make(chan struct{})
 	s := &stream{
-		blob:    countingReader{r: blob},
+		blob:    newAhead(done),
 		options: options,
 		hash:    sha256.New(),
-		free:    make(chan *piece, pieces),
+		free:    newPieces(pieces),
 		filled:  make(chan *piece, pieces),
 		hashed:  make(chan *piece, pieces),
-		done:    make(chan struct{}),
+		done:    done,
 	}
 	if id := options.DiffID; id != "" {
 		if err := id.Validate(); err != nil {
@@ -57,9 +75,7 @@ func startStream(ctx context.Context, blob io.Reader, options Options) (*stream,
 		}
 		s.hash = id.Algorithm().Hash()
 	}
-	for range pieces {
-		s.free <- &piece{}
-	}
+	s.running.Go(func() { s.blob.fill(blob) })
 	s.running.Go(func() { s.inflate(ctx) })
 	s.running.Go(s.sum)
 	return s, nil
@@ -100,7 +116,8 @@ func (s *stream) digest() digest.Digest {
 
 // inflate fills pieces. The last one has the error that ended the stream.
 func (s *stream) inflate(ctx context.Context) {
-	r, err := decompress(&s.blob, s.options.MediaType)
+	// The buffer is for headers: with more, what is ahead already would be copied once more.
+	r, err := decompress(bufio.NewReaderSize(s.blob, headBytes), s.options.MediaType)
 	if err == nil {
 		defer r.Close()
 	}
@@ -112,13 +129,10 @@ func (s *stream) inflate(ctx context.Context) {
 		}
 		p.n, p.err = 0, err
 		if err == nil {
-			if p.buf == nil {
-				p.buf = make([]byte, pieceBytes)
-			}
-			p.n, p.err = readFull(r, p.buf)
+			p.n, p.err = readFull(r, p.space(pieceBytes))
 			total += int64(p.n)
 		}
-		switch in := s.blob.n.Load(); {
+		switch in := s.blob.n; {
 		case p.err != nil && p.err != io.EOF:
 		case ctx.Err() != nil:
 			p.err = ctx.Err()
@@ -163,27 +177,21 @@ func receive(from chan *piece, done chan struct{}) (*piece, bool) {
 // readFull fills b unless the stream ends, with the very error that ended it: io.ReadFull would make a good end and a
 // truncated stream look the same.
 func readFull(r io.Reader, b []byte) (n int, err error) {
-	const maxEmptyReads = 100
-	for empty := 0; n < len(b) && err == nil; {
+	for n < len(b) && err == nil {
 		var m int
-		m, err = r.Read(b[n:])
-		if n += m; m > 0 {
-			empty = 0
-		} else if empty++; empty > maxEmptyReads && err == nil {
-			err = io.ErrNoProgress
-		}
+		m, err = readSome(r, b[n:])
+		n += m
 	}
 	return n, err
 }
 
-// countingReader counts what was read through it, for another goroutine to see.
-type countingReader struct {
-	r io.Reader
-	n atomic.Int64
-}
-
-func (c *countingReader) Read(b []byte) (int, error) {
-	n, err := c.r.Read(b)
-	c.n.Add(int64(n))
-	return n, err
+// readSome reads at least one byte, or what ended the stream.
+func readSome(r io.Reader, b []byte) (n int, err error) {
+	const maxEmptyReads = 100
+	for range maxEmptyReads {
+		if n, err = r.Read(b); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	return 0, io.ErrNoProgress
 }
