@@ -19,8 +19,8 @@ type Stats struct {
 
 // CPUStats is use of CPUs.
 type CPUStats struct {
-	Usage      CPUUsage   `json:"usage,omitzero"`
-	Throttling Throttling `json:"throttling,omitzero"`
+	Usage      CPUUsage   `json:"usage"`
+	Throttling Throttling `json:"throttling"`
 	PSI        *Pressure  `json:"psi,omitempty"`
 }
 
@@ -59,10 +59,10 @@ type CPUSetStats struct {
 // MemoryStats is use of memory. Swap counts memory and swap together.
 type MemoryStats struct {
 	Cache     uint64            `json:"cache,omitempty"`
-	Usage     MemoryEntry       `json:"usage,omitzero"`
-	Swap      MemoryEntry       `json:"swap,omitzero"`
-	Kernel    MemoryEntry       `json:"kernel,omitzero"`
-	KernelTCP MemoryEntry       `json:"kernelTCP,omitzero"`
+	Usage     MemoryEntry       `json:"usage"`
+	Swap      MemoryEntry       `json:"swap"`
+	Kernel    MemoryEntry       `json:"kernel"`
+	KernelTCP MemoryEntry       `json:"kernelTCP"`
 	Raw       map[string]uint64 `json:"raw,omitempty"` // memory.stat
 	PSI       *Pressure         `json:"psi,omitempty"`
 }
@@ -111,8 +111,8 @@ type HugetlbStat struct {
 
 // Pressure is how much time some or all processes lost waiting.
 type Pressure struct {
-	Some PressureEntry `json:"some,omitzero"`
-	Full PressureEntry `json:"full,omitzero"`
+	Some PressureEntry `json:"some"`
+	Full PressureEntry `json:"full"`
 }
 
 // PressureEntry has percentages over so many seconds, and microseconds in all.
