@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/tare-oci/tare/runtime/foreground"
 	"github.com/tare-oci/tare/runtime/lifecycle"
@@ -156,15 +157,26 @@ func (o *execFlags) makeProcess(own *specs.Process) (p *specs.Process, err error
 	return p, nil
 }
 
-// loadProcess reads a process.json, from a file or from standard input.
+// loadProcess reads a process.json from a file, from standard input, or from a
+// pipe, as which a shell's <(command) comes.
 func loadProcess(path string) (*specs.Process, error) {
+	in := os.Stdin
 	if path != "-" {
-		return spec.LoadProcess(path)
+		var st unix.Stat_t
+		if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+			return spec.LoadProcess(path)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("--process: %w", err)
+		}
+		defer f.Close()
+		in = f
 	}
 	const maxBytes = 16 << 20
-	data, err := io.ReadAll(io.LimitReader(os.Stdin, maxBytes+1))
+	data, err := io.ReadAll(io.LimitReader(in, maxBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("--process -: %w", err)
+		return nil, fmt.Errorf("--process %s: %w", path, err)
 	}
 	return spec.DecodeProcess(data)
 }
