@@ -186,10 +186,11 @@ func corpus() map[string]hostile {
 			b[len(b)-1] ^= 1
 			return joined(b)
 		}, text: "checksum"},
-		"zstd, 2 GiB window": {blob: parts([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1, 0, 0}), is: zstd.ErrWindowSizeExceeded},
-		"diffID of another":  {blob: entries(file("f")), options: Options{DiffID: "sha256:0123456789012345678901234567890123456789012345678901234567890123"}, is: ErrDiffID},
-		"encrypted":          {blob: entries(file("f")), options: Options{MediaType: encryptedGzip}, is: ErrEncrypted},
-		"unknown media type": {blob: entries(file("f")), options: Options{MediaType: "application/x-layer"}, is: ErrCompression},
+		"zstd, 2 GiB window":   {blob: parts([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1, 0, 0}), is: zstd.ErrWindowSizeExceeded},
+		"zstd, 256 MiB window": {blob: parts([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 18 << 3, 1, 0, 0}), is: zstd.ErrWindowSizeExceeded}, // the next after the largest that is taken
+		"diffID of another":    {blob: entries(file("f")), options: Options{DiffID: "sha256:0123456789012345678901234567890123456789012345678901234567890123"}, is: ErrDiffID},
+		"encrypted":            {blob: entries(file("f")), options: Options{MediaType: encryptedGzip}, is: ErrEncrypted},
+		"unknown media type":   {blob: entries(file("f")), options: Options{MediaType: "application/x-layer"}, is: ErrCompression},
 	}
 }
 
