@@ -60,6 +60,37 @@ func (c ContentRange) String() string {
 	return "bytes " + UploadRange{c.First, c.Last}.String() + "/" + size
 }
 
+// Warning is the Warning header of a registry that has something to say to people
+// (Distribution Spec, "Warnings"). Text is to have no line breaks.
+func Warning(text string) string {
+	return warningPrefix + `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
+}
+
+const warningPrefix = "299 - "
+
+// ParseWarning reads what Warning makes; ok is false for warnings with another code,
+// agent or with a date, which are not meant for people. Control characters and length
+// are tamed, as the text comes from a registry.
+func ParseWarning(header string) (text string, ok bool) {
+	quoted, ok := strings.CutPrefix(strings.TrimSpace(header), warningPrefix)
+	if !ok || len(quoted) < 2 || quoted[0] != '"' {
+		return "", false
+	}
+	var b strings.Builder
+	for i := 1; i < len(quoted); i++ {
+		switch c := quoted[i]; {
+		case c == '"':
+			return clean(b.String()), i == len(quoted)-1
+		case c == '\\' && i+1 < len(quoted):
+			i++
+			b.WriteByte(quoted[i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", false
+}
+
 func parseOffset(s string) (int64, bool) {
 	if s == "" || s[0] < '0' || s[0] > '9' {
 		return 0, false // ParseInt would take a sign

@@ -258,3 +258,31 @@ func ExampleResponseError() {
 	fmt.Println(ParseErrorBody(404, body))
 	// Output: registry answered 404 Not Found: MANIFEST_UNKNOWN: unknown tag=x
 }
+
+func TestWarning(t *testing.T) {
+	for header, want := range map[string]string{
+		`299 - "Your token ends soon."`: "Your token ends soon.",
+		`299 - "a \"b\" \\c"`:           `a "b" \c`,
+		"299 - \"\x1b[31mred\n\"":       " [31mred ",
+		`299 - ""`:                      "",
+	} {
+		if text, ok := ParseWarning(header); !ok || text != want {
+			t.Errorf("%q: %q, %v", header, text, ok)
+		}
+	}
+	for _, header := range []string{"", "299", `110 - "stale"`, `299 host "text"`, `299 - text`, `299 - "open`, `299 - "open\"`, `299 - "a" "Sat, 01 Jan 2000 00:00:00 GMT"`} {
+		if text, ok := ParseWarning(header); ok {
+			t.Errorf("%q: %q", header, text)
+		}
+	}
+}
+
+func FuzzWarning(f *testing.F) {
+	f.Add(`a "b" \ c`)
+	f.Fuzz(func(t *testing.T, text string) {
+		ParseWarning(text)
+		if got, ok := ParseWarning(Warning(text)); !ok || got != clean(text) {
+			t.Errorf("%q: %q, %v", text, got, ok)
+		}
+	})
+}

@@ -130,8 +130,24 @@ func (c *Client) send(ctx context.Context, call *call) (*http.Response, string, 
 		return nil, "", withoutURL(err)
 	}
 	c.keepScheme(req.URL.Host, req.URL.Scheme)
+	c.warn(resp)
 	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, watch: watch}
 	return resp, authorization, nil
+}
+
+// maxWarnings bounds how many an answer may have: the spec allows 4096 bytes of them.
+const maxWarnings = 16
+
+func (c *Client) warn(resp *http.Response) {
+	if c.opts.Warn == nil {
+		return
+	}
+	all := resp.Header["Warning"]
+	for _, header := range all[:min(len(all), maxWarnings)] {
+		if text, ok := distribution.ParseWarning(header); ok {
+			c.opts.Warn(resp.Request.URL.Host, text)
+		}
+	}
 }
 
 func (c *Client) request(ctx context.Context, call *call, watch *watch) (*http.Request, error) {

@@ -45,6 +45,9 @@ type Options struct {
 	// Certificates are shown to the registry that is asked, in place of HostTLS's,
 	// and to nobody else: neither to its mirrors nor to where it redirects.
 	Certificates []tls.Certificate
+	// Warn, if not nil, is told what a host wants people to know, which may be the
+	// same with each of its answers.
+	Warn func(host, text string)
 	// UserAgent defaults to "tare".
 	UserAgent string
 

@@ -538,6 +538,22 @@ func opener(content []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
 }
 
+// What a registry wants people to know is passed on, also beside a refusal.
+func TestWarnings(t *testing.T) {
+	f := newFaulty(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Warning"] = []string{`299 - "moving to \"new\""`, `110 - "stale"`}
+		w.WriteHeader(http.StatusNotFound)
+	})
+	var told []string
+	c := newClient(t, Options{Warn: func(host, text string) { told = append(told, host+" "+text) }})
+	if _, err := c.Tags(t.Context(), f.repo); !errors.Is(err, distribution.ErrNotFound) {
+		t.Error(err)
+	}
+	if want := f.repo.Host + ` moving to "new"`; len(told) != 1 || told[0] != want {
+		t.Errorf("%q", told)
+	}
+}
+
 func TestTagPages(t *testing.T) {
 	page := func(tags, link string) http.HandlerFunc {
 		return step(200, `{"name":"a/b","tags":[`+tags+`]}`, "Link: "+link)

@@ -73,11 +73,11 @@ func (g *Registry) writable(q *request) error {
 	return g.opts.Upstream.Writable(q.Context(), q.Name)
 }
 
-// stale tells the client of ErrStale (RFC 7234, 5.5.1), and returns any other error.
+// stale tells people of ErrStale, and returns any other error.
 func (q *request) stale(err error) error {
 	if !errors.Is(err, ErrStale) {
 		return err
 	}
-	q.w.Header().Set("Warning", `110 - "Response is Stale: the upstream registry cannot be asked"`)
+	q.w.Header().Set("Warning", distribution.Warning("this may be out of date: the registry that it is a copy of cannot be asked"))
 	return nil
 }

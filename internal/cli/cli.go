@@ -29,6 +29,8 @@ type app struct {
 	logFormat string
 	quiet     bool
 
+	warnings registryWarnings
+
 	// release leaves signals to others: to a container that runs.
 	release func()
 }

@@ -41,7 +41,7 @@ func (f contentsFlags) openBy(cmd *cobra.Command, names []string,
 	if err != nil {
 		return err
 	}
-	client, err := f.registry.client(f.app.getenv)
+	client, err := f.registry.client(f.app)
 	if err != nil {
 		return err
 	}

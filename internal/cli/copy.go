@@ -173,12 +173,12 @@ func (t transferFlags) copy(cmd *cobra.Command, from, to string) error {
 // open calls use with the store and with clients for both ends.
 func (t transferFlags) open(use func(e *engine.Engine, source, destination remote.Routed) error) error {
 	t.app.quiet = t.app.quiet || *t.quiet
-	source, err := t.registry.with(*t.srcCreds).client(t.app.getenv)
+	source, err := t.registry.with(*t.srcCreds).client(t.app)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	destination, err := t.registry.with(*t.dstCreds).client(t.app.getenv)
+	destination, err := t.registry.with(*t.dstCreds).client(t.app)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func (f editFlags) with(cmd *cobra.Command, title string, do func(*engine.Engine
 	if *f.all && platform != nil {
 		return usageError{fmt.Errorf("--all and --platform cannot be had at once")}
 	}
-	client, err := f.registry.client(a.getenv)
+	client, err := f.registry.client(a)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ change the plan as they would change the container.`,
 	formatFlag(cmd, &format, "text", "json")
 	f := declareRunFlags(cmd, false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		o, err := f.options(a.getenv, args)
+		o, err := f.options(a, args)
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ func (f *indexFlags) overriding() (*v1.Platform, error) {
 func (f *indexFlags) edit(title string, do func(*engine.Engine, engine.EditOptions) (transfer.Result, error)) error {
 	a := f.app
 	a.quiet = a.quiet || *f.quiet
-	client, err := f.registry.client(a.getenv)
+	client, err := f.registry.client(a)
 	if err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (a *app) indexInspectCommand() *cobra.Command {
 	registry := declareRegistryFlags(cmd.Flags())
 	cmd.ValidArgsFunction = a.completePlaces
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		client, err := registry.client(a.getenv)
+		client, err := registry.client(a)
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ where they are, and no layer is fetched.
 		if show.platform, err = platform(); err != nil {
 			return err
 		}
-		client, err := registry.client(a.getenv)
+		client, err := registry.client(a)
 		if err != nil {
 			return err
 		}

@@ -47,7 +47,7 @@ that file names a credential helper, they are kept by it.`,
 		}
 		connect, none := registry, ""
 		connect.authFile = &none // it need not be there yet
-		options, err := connect.options(a.getenv)
+		options, err := connect.options(a)
 		if err != nil {
 			return err
 		}

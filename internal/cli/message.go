@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,6 +46,11 @@ const (
 // finish prints the error, once, with a hint where there is one, and returns
 // the exit status.
 func (a *app) finish(cmd *cobra.Command, err error) int {
+	if !a.quiet {
+		for _, text := range a.warnings.list() {
+			a.warn(text)
+		}
+	}
 	if err == nil {
 		return 0
 	}
@@ -114,4 +121,29 @@ func printableLines(s string) string {
 		lines[i] = printable(strings.ReplaceAll(l, "\t", "  "))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// registryWarnings are what registries want people to know. They are kept for the
+// end, so that they stand beneath the bars of what goes on.
+type registryWarnings struct {
+	mu  sync.Mutex
+	all []string
+}
+
+const maxRegistryWarnings = 20
+
+// add keeps a warning, once.
+func (r *registryWarnings) add(host, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text = "registry " + host + ": " + text
+	if len(r.all) < maxRegistryWarnings && !slices.Contains(r.all, text) {
+		r.all = append(r.all, text)
+	}
+}
+
+func (r *registryWarnings) list() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.all)
 }

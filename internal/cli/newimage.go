@@ -91,7 +91,7 @@ func (f *newImageFlags) run(make func(*engine.Engine, engine.NewImageOptions) (e
 	if err != nil {
 		return err
 	}
-	client, err := f.registry.client(f.app.getenv)
+	client, err := f.registry.client(f.app)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ const foreignUsage = "fetch layers that registries may not distribute from the U
 // showPull shows the progress of whatever pulls an image.
 func (a *app) showPull(name string, platform *v1.Platform, flags registryFlags,
 	fetch func(engine.PullOptions) (engine.Image, error)) (engine.Image, error) {
-	client, err := flags.client(a.getenv)
+	client, err := flags.client(a)
 	if err != nil {
 		return engine.Image{}, err
 	}

@@ -43,16 +43,12 @@ func (f registryFlags) with(creds string) registryFlags {
 }
 
 // client makes the registry client that the flags and registries.conf ask for.
-func (f registryFlags) client(getenv func(string) string) (remote.Routed, error) {
-	options, err := f.options(getenv)
+func (f registryFlags) client(a *app) (remote.Routed, error) {
+	options, err := f.options(a)
 	if err != nil {
 		return remote.Routed{}, err
 	}
-	config, err := loadRegistries(getenv)
-	if err != nil {
-		return remote.Routed{}, err
-	}
-	return remote.NewRouted(options, config), nil
+	return a.routed(options)
 }
 
 // routed makes a client with options and registries.conf.
@@ -72,8 +68,8 @@ func loadRegistries(getenv func(string) string) (*registries.Config, error) {
 	return registries.Load(files...)
 }
 
-func (f registryFlags) options(getenv func(string) string) (remote.Options, error) {
-	options := remote.Options{UserAgent: "tare/" + version.Version}
+func (f registryFlags) options(a *app) (remote.Options, error) {
+	options, getenv := remote.Options{UserAgent: "tare/" + version.Version, Warn: a.warnings.add}, a.getenv
 	var err error
 	if options.Credentials, err = f.credentials(getenv); err != nil {
 		return options, err

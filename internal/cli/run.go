@@ -36,7 +36,7 @@ Flags end at IMAGE; what follows is the command's. Exit statuses of tare itself 
 	f := declareRunFlags(cmd, true)
 	cmd.Flags().SetInterspersed(false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		o, err := f.options(a.getenv, args)
+		o, err := f.options(a, args)
 		if err != nil {
 			return err
 		}

@@ -92,7 +92,7 @@ func completeChoice(cmd *cobra.Command, flag string, known ...string) {
 }
 
 // options puts together what the flags and arguments say.
-func (f *runFlags) options(getenv func(string) string, args []string) (engine.RunOptions, error) {
+func (f *runFlags) options(a *app, args []string) (engine.RunOptions, error) {
 	o := f.o
 	o.Image, o.Args = args[0], args[1:]
 	o.MemoryBytes, o.MemorySwapBytes = int64(f.memory), int64(f.memorySwap.byteSize)
@@ -124,7 +124,7 @@ func (f *runFlags) options(getenv func(string) string, args []string) (engine.Ru
 	case o.PidsLimit == -1: // docker's way to say none
 		o.PidsLimit = 0
 	}
-	client, err := f.registry.client(getenv)
+	client, err := f.registry.client(a)
 	if err != nil {
 		return o, err
 	}

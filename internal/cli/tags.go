@@ -14,7 +14,7 @@ import (
 func (a *app) registryVerb(cmd *cobra.Command, run func(cmd *cobra.Command, args []string, client remote.Routed) error) *cobra.Command {
 	registry := declareRegistryFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		client, err := registry.client(a.getenv)
+		client, err := registry.client(a)
 		if err != nil {
 			return err
 		}
