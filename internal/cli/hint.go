@@ -39,6 +39,7 @@ func hints() []hint {
 		{is(distribution.ErrTooManyRequests), "the registry limits anonymous users; sign in with tare login, or wait"},
 		{is(distribution.ErrUnauthorized), "give credentials with --creds USER:PASSWORD or --authfile FILE, or sign in with tare login; " +
 			"many registries answer so for an image that does not exist, too"},
+		{partsMissing, "this registry wants all that a manifest names to be there: copy an index with --all; tare serve takes less with limits.sparse"},
 		{denied, "the credentials are accepted, but do not open this repository; is its name right?"},
 		{is(distribution.ErrNotFound), "the registry has no such image: check the spelling of name and tag"},
 		{is(registries.ErrBlocked), "registries.conf says so: /etc/containers/registries.conf, or the one in your ~/.config/containers"},
@@ -91,6 +92,12 @@ func is(target error) func(error) bool {
 func as[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
+}
+
+// partsMissing is a manifest that names what the registry does not have.
+func partsMissing(err error) bool {
+	e, ok := errors.AsType[*distribution.Error](err)
+	return ok && e.Code == distribution.CodeManifestBlobUnknown
 }
 
 // denied is a refusal that does not say itself what for, such as a quota or a tag

@@ -37,6 +37,7 @@ func TestHints(t *testing.T) {
 		{errors.Join(errors.New("one"), distribution.ErrDenied), "repository"},
 		{&distribution.ResponseError{Status: 403, Errors: []distribution.Error{{Code: distribution.CodeDenied}}}, "repository"},
 		{&distribution.ResponseError{Status: 403, Errors: []distribution.Error{*distribution.Errorf(distribution.CodeDenied, "the quota is exceeded")}}, ""},
+		{&distribution.ResponseError{Status: 400, Errors: []distribution.Error{{Code: distribution.CodeManifestBlobUnknown}}}, "--all"},
 		{engine.ErrFileExists, "--overwrite"},
 		{s3.ErrNoCredentials, "AWS_SECRET_ACCESS_KEY"},
 		{distribution.ErrInvalidReference, "debian:12"},

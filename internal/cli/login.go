@@ -115,11 +115,7 @@ func registryHost(args []string) (string, error) {
 	if len(args) == 0 {
 		return "docker.io", nil
 	}
-	name := args[0]
-	for _, prefix := range []string{"docker://", "https://", "http://"} {
-		name = strings.TrimPrefix(name, prefix)
-	}
-	name, _, _ = strings.Cut(name, "/")
+	name, _, _ := strings.Cut(withoutScheme(args[0]), "/")
 	ref, err := distribution.ParseReference(name + "/x")
 	if err != nil || !strings.EqualFold(ref.Host, name) && ref.Host != "docker.io" {
 		return "", usageError{fmt.Errorf("%q is no registry: want HOST[:PORT]", args[0])}
@@ -128,6 +124,13 @@ func registryHost(args []string) (string, error) {
 		return "", usageError{fmt.Errorf("%q is no registry: want HOST[:PORT]", args[0])}
 	}
 	return ref.Host, nil
+}
+
+func withoutScheme(name string) string {
+	for _, prefix := range []string{"docker://", "https://", "http://"} {
+		name = strings.TrimPrefix(name, prefix)
+	}
+	return name
 }
 
 // askCredential completes what the flags have left open.

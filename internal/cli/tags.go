@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +53,9 @@ func (a *app) tagsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if ref.Tag != "" || ref.Digest != "" { // HOST:PORT alone is one with a tag, too
+			return usageError{fmt.Errorf("%s: want a repository, without tag or digest", args[0])}
+		}
 		tags, err := client.Tags(cmd.Context(), ref.Repository)
 		if err != nil {
 			return err
@@ -71,12 +76,14 @@ func (a *app) tagsCommand() *cobra.Command {
 func (a *app) reposCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use:   "repos [flags] REGISTRY",
+		Use:   "repos [flags] REGISTRY[/PATH]",
 		Short: "List the repositories of a registry",
-		Long: `List the repositories of a registry, as far as it shows them to you. Public
-registries have no such list; those that one runs oneself mostly do.`,
-		Example: `  tare repos registry.example.com:5000`,
-		Args:    arguments(1, 1, "REGISTRY"),
+		Long: `List the repositories of a registry, or those of them below PATH, as far as it
+shows them to you. Public registries have no such list; those that one runs oneself
+mostly do.`,
+		Example: `  tare repos registry.example.com:5000
+  tare repos registry.example.com:5000/team`,
+		Args: arguments(1, 1, "REGISTRY"),
 	}
 	formatFlag(cmd, &format, "text", "json")
 	return a.registryVerb(cmd, func(cmd *cobra.Command, args []string, client remote.Routed) error {
@@ -87,6 +94,10 @@ registries have no such list; those that one runs oneself mostly do.`,
 		names, err := client.Repositories(cmd.Context(), host)
 		if err != nil {
 			return err
+		}
+		if _, path, _ := strings.Cut(withoutScheme(args[0]), "/"); path != "" {
+			path = strings.TrimSuffix(path, "/")
+			names = slices.DeleteFunc(names, func(name string) bool { return name != path && !strings.HasPrefix(name, path+"/") })
 		}
 		if format == "json" {
 			return printJSON(a.stdout, struct {
