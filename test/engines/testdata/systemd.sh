@@ -100,7 +100,7 @@ gone libpod
 
 part 'podman of a user'
 loginctl enable-linger test
-for _ in $(seq 100); do [ -S /run/user/1000/bus ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ -S /run/user/1000/bus ] && break; sleep 0.2; done
 install -d -o test "$dir/user"
 user=(setpriv --reuid 1000 --regid 1000 --clear-groups env HOME="$dir/user" XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus)
 systemctl=("${user[@]}" systemctl --user)

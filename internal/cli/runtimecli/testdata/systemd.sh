@@ -96,7 +96,7 @@ want leftovers "$(ls /run/tare-runtime)" ""
 
 user=(setpriv --reuid 1000 --regid 1000 --clear-groups env -i HOME=/home/test "PATH=$PATH" XDG_RUNTIME_DIR=/run/user/1000)
 loginctl enable-linger test
-for _ in $(seq 100); do [ -S /run/user/1000/bus ] && break; sleep 0.1; done
+for _ in $(seq 600); do [ -S /run/user/1000/bus ] && break; sleep 0.2; done
 mkdir -p /home/test/b && chown -R test /home/test
 bundle /home/test/b "${user[@]}" "$runtime" spec --rootless
 chown -R test /home/test
