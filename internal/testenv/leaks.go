@@ -21,7 +21,7 @@ import (
 
 // leakGrace is how long things may take to go away by themselves after a test:
 // the kernel removes a dead process's cgroup and mounts a little later.
-const leakGrace = 3 * time.Second
+const leakGrace = 8 * time.Second
 
 var names atomic.Int64
 

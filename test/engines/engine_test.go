@@ -132,9 +132,9 @@ func (e engine) write(name, text string) (dir string) {
 // eventually waits until the condition holds.
 func (e engine) eventually(what string, holds func() bool) {
 	e.Helper()
-	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			e.Fatalf("not within ten seconds: %s", what)
+			e.Fatalf("not within half a minute: %s", what)
 		}
 	}
 }

@@ -24,8 +24,8 @@ ends() {                                    # ends STATUS COMMAND...: its exit s
 }
 systemctl=(systemctl)
 units() { "${systemctl[@]}" list-units --all --plain --no-legend --type=scope "$1-*.scope" | cut -d' ' -f1; }
-gone() {                                    # gone PREFIX: no scope is left within ten seconds
-	for _ in $(seq 50); do [ -z "$(units "$1")" ] && return; sleep 0.2; done
+gone() {                                    # gone PREFIX: no scope is left within half a minute
+	for _ in $(seq 150); do [ -z "$(units "$1")" ] && return; sleep 0.2; done
 	fail "scopes that are left: $(units "$1")"
 }
 
