@@ -26,6 +26,10 @@ func (s Store) Restore(ctx context.Context, o CreateOptions, from CheckpointOpti
 	if err := checkID(o.ID); err != nil {
 		return nil, err
 	}
+	// Where nothing was saved, the directory would be made now.
+	if _, err := os.Stat(from.Images); err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
 	if err := m.load(); err != nil {
 		return nil, err
 	}
@@ -103,7 +107,7 @@ func (m *making) restore(ctx context.Context, from *CheckpointOptions) error {
 func (m *making) callCRIU(ctx context.Context, from *CheckpointOptions, rootfs string) error {
 	saved, err := readCheckpoint(int(from.CRIU.Images.Fd()))
 	if err != nil {
-		return err
+		return fmt.Errorf("checkpoint %s: %w", from.CRIU.Images.Name(), err)
 	}
 	from.common(m.spec.Annotations)
 	x := &from.CRIU
