@@ -103,7 +103,7 @@ func makeFloor(dir string) (path string, err error) {
 		return "", err
 	}
 	lifecycle.CgroupFacts(facts, manager.Paths())
-	facts.CgroupsBeside = false // one thing after the other
+	facts.CgroupsBeside, facts.AtOnce = false, true // one thing after the other
 	p, err := plan.Compile(s, facts)
 	if err != nil {
 		return "", err

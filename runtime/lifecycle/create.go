@@ -94,7 +94,7 @@ type making struct {
 	spec      *specs.Spec
 	config    []byte // what spec was decoded from
 	facts     host.Facts
-	plan      *plan.Plan
+	plan      *plan.Plan // or its opening, for now
 	image     *program.Image
 	container *Container
 	cgroup    cgroup.Manager
@@ -109,6 +109,9 @@ type making struct {
 	classed   bool            // it is made
 	devices   []*netdev.Moved // network interfaces that came from the host
 	early     []byte          // what it said before it was asked
+	gate      *os.File        // that the process waits at for start
+	opening   bool            // plan is one
+	loaded    bool            // the process has been given the program that it waits for
 }
 
 // make brings a container to the point where its process is ready.
@@ -126,7 +129,16 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 			return nil, fmt.Errorf("become subreaper: %w", err)
 		}
 	}
-	if err := m.compile(wait); err != nil {
+	defer m.closeGate()
+	defer func() {
+		if err != nil {
+			m.end()
+		}
+	}()
+	if err := m.begin(s.Root, wait); err != nil {
+		return nil, err
+	}
+	if err := m.prepare(s.Root, wait); err != nil {
 		return nil, err
 	}
 	debug := debugger(o.Debug)
@@ -144,33 +156,35 @@ func (s Store) make(ctx context.Context, o CreateOptions, wait bool) (_ *making,
 	if err := m.confine(ctx); err != nil {
 		return nil, err
 	}
-	if err := m.makeClass(); err != nil {
-		return nil, err
-	}
 	if err := m.start(wait); err != nil {
 		return nil, err
 	}
 	debug.printf("container %q: process %d makes it", o.ID, m.pid)
-	if err := m.settle(ctx); err != nil {
-		return nil, err
-	}
-	if err := m.equip(ctx); err != nil {
-		return nil, err
-	}
-	if err := m.provide(); err != nil {
-		return nil, err
-	}
-	if err := m.createHooks(ctx); err != nil {
-		return nil, err
-	}
-	if err := m.release(); err != nil {
-		return nil, err
-	}
-	if err := m.awaitReady(ctx); err != nil {
+	if err := m.attend(ctx); err != nil {
 		return nil, err
 	}
 	debug.printf("container %q: made", o.ID)
 	return m, m.settleDevices(true)
+}
+
+// attend does the parent's part while the process makes the container.
+func (m *making) attend(ctx context.Context) error {
+	if err := m.settle(ctx); err != nil {
+		return err
+	}
+	if err := m.equip(ctx); err != nil {
+		return err
+	}
+	if err := m.provide(); err != nil {
+		return err
+	}
+	if err := m.createHooks(ctx); err != nil {
+		return err
+	}
+	if err := m.release(); err != nil {
+		return err
+	}
+	return m.awaitReady(ctx)
 }
 
 // finish lets go of what only the making needed.
@@ -219,15 +233,10 @@ func (m *making) compile(wait bool) (err error) {
 	if m.options.NotifySocket != "" { // which is made later
 		f.Sources[m.spec.Mounts[len(m.spec.Mounts)-1].Source] = plan.Source{Dir: true}
 	}
-	if err := m.newCgroup(); err != nil {
+	if err := m.callersFacts(f, wait); err != nil {
 		return err
 	}
-	m.cgroupPlan(f)
-	f.Wait, f.NoNewKeyring = wait, m.options.NoNewKeyring
-	if f.PreserveFDs, err = preserved(m.options.ListenFDs, m.options.PreserveFDs); err != nil {
-		return err
-	}
-	if f.NoPivot = m.options.NoPivot; f.NoPivot {
+	if f.NoPivot {
 		if f.HostMounts, err = kernelMounts(absolute(m.options.Bundle, m.spec.Root.Path)); err != nil {
 			return err
 		}
@@ -237,7 +246,7 @@ func (m *making) compile(wait bool) (err error) {
 			return &plan.FieldError{Field: "root.path", Err: err}
 		}
 	}
-	f.Foreground = m.options.Console != nil
+	m.opening = false
 	if m.plan, err = plan.Compile(m.spec, f); err != nil {
 		return err
 	}
@@ -252,6 +261,20 @@ func (m *making) compile(wait bool) (err error) {
 	}
 	debugger(m.options.Debug).plan(m.plan, m.image)
 	return nil
+}
+
+// callersFacts are those that are known before anything is looked at.
+func (m *making) callersFacts(f *plan.Facts, wait bool) (err error) {
+	if m.cgroup == nil {
+		if err := m.newCgroup(); err != nil {
+			return err
+		}
+	}
+	m.cgroupPlan(f)
+	f.Wait, f.NoNewKeyring, f.NoPivot = wait, m.options.NoNewKeyring, m.options.NoPivot
+	f.Foreground = m.options.Console != nil
+	f.PreserveFDs, err = preserved(m.options.ListenFDs, m.options.PreserveFDs)
+	return err
 }
 
 // reserve takes the container's name and records what would have to be cleaned
@@ -270,19 +293,17 @@ func (m *making) reserve(root string, wait bool) error {
 		}
 	}
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("container %q: %w", m.options.ID, ErrExist)
+		err = ErrExist
 	}
 	if err != nil {
 		return fmt.Errorf("container %q: %w", m.options.ID, err)
 	}
 	c := &Container{dir: dir, Record: Record{Version: recordVersion, OCIVersion: m.spec.Version, ID: m.options.ID,
 		Bundle: m.options.Bundle, Rootfs: absolute(m.options.Bundle, m.spec.Root.Path), Created: time.Now().UTC(),
-		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Listener: m.plan.Listener, Cgroups: m.cgroup.Paths(),
-		Unit: m.cgroup.Unit(), Resctrl: m.class, HostRoot: hostRoot}}
-	if wait {
-		c.Tail = m.plan.Tail(m.image)
-	}
-	c.Creating, c.SharedPID = m.plan.WaitsForHooks(), sharesPIDs(m.spec)
+		UID: m.facts.UID, Annotations: m.spec.Annotations, NoNewKeyring: m.options.NoNewKeyring, Cgroups: m.cgroup.Paths(),
+		Unit: m.cgroup.Unit(), HostRoot: hostRoot}}
+	m.describe(c, wait)
+	c.SharedPID = sharesPIDs(m.spec)
 	if h := m.spec.Hooks; h != nil {
 		c.Poststart, c.Poststop = h.Poststart, h.Poststop
 	}
@@ -303,72 +324,12 @@ func (m *making) reserve(root string, wait bool) error {
 	return err
 }
 
-// start runs the program.
-func (m *making) start(wait bool) (err error) {
-	src := sources{stdio: m.options.Stdio, dir: m.container.dir}
-	var opened []*os.File
-	defer func() {
-		for _, f := range opened {
-			f.Close()
-		}
-	}()
-	var dir *os.File
-	src.cgroups, dir, err = m.cgroupEntrance()
-	opened = append(opened, src.cgroups...)
-	if err != nil {
-		return err
-	}
-	if dir != nil {
-		opened = append(opened, dir)
-	}
+// describe records what the plan says.
+func (m *making) describe(c *Container, wait bool) {
 	if wait {
-		if src.gate, err = listen(m.container.dir); err != nil {
-			return err
-		}
-		opened = append(opened, src.gate)
+		c.Tail = m.plan.Tail(m.image)
 	}
-	p := m.process()
-	if p.Terminal {
-		if src.console, err = m.console(); err != nil {
-			return fmt.Errorf("console socket: %w", err)
-		}
-		if m.options.ConsoleSocket != "" {
-			opened = append(opened, src.console)
-		}
-	}
-	if m.family, err = assemble(m.plan, src); err != nil {
-		return err
-	}
-	defer m.family.closeOpened()
-	if p.User.UID != 0 && !p.Terminal {
-		uid, gid, err := containerMaps(m.spec, m.container.dir)
-		if err != nil {
-			return err
-		}
-		ownStdio(src.stdio, hostID(p.User.UID, uid), hostID(p.User.GID, gid))
-	}
-	m.pid, err = m.image.Start(program.Start{
-		Files: m.family.files, Cloneflags: uintptr(m.plan.Namespaces), CgroupDir: dir, Dir: m.container.dir,
-	})
-	if r := m.spec.Linux.Resources; errors.Is(err, unix.ENOMEM) && r != nil && r.Memory != nil && r.Memory.Limit != nil {
-		return &plan.FieldError{Field: "linux.resources.memory.limit", Err: err}
-	}
-	return err
-}
-
-// process is the configuration's, or none: then the container waits for ever.
-func (m *making) process() *specs.Process {
-	if m.spec.Process == nil {
-		return &specs.Process{}
-	}
-	return m.spec.Process
-}
-
-func (m *making) console() (*os.File, error) {
-	if m.options.ConsoleSocket != "" {
-		return connect(m.options.ConsoleSocket)
-	}
-	return m.options.Console()
+	c.Listener, c.Creating, c.Resctrl = m.plan.Listener, m.plan.WaitsForHooks(), m.class
 }
 
 // provide does for the running program what only its parent can, and records

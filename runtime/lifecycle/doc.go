@@ -6,14 +6,16 @@
 // what the program is started with, state on disk, and waiting.
 //
 //	parent                                 child
-//	compile
+//	compile the opening
 //	reserve ROOT/ID, write state.json
 //	make control groups                    (version 2, or with a user namespace)
 //	fork ───────────────────────────────▶
+//	compile                                namespaces
+//	the program ────────────────────────▶  read it
 //	id maps             ◀── asks for them  (a new user namespace)
 //	wait                ◀────── pid, ends  (its child goes on, in a pid namespace it could not enter)
-//	make control groups                    mounts
-//	go ─────────────────────────────────▶  join them (version 1), devices
+//	make control groups                    mounts, devices
+//	go ─────────────────────────────────▶  join them (version 1)
 //	write state.json (pid)
 //	oom score, limits
 //	prestart, createRuntime  ◀─── hooks?  (only where there are any)
@@ -28,6 +30,9 @@
 //	                                       user, capabilities, seccomp, execve
 //	              ◀── failure, or end of stream when execve has closed it
 //	poststart hooks
+//
+// A process that needs nothing of the container is forked first of all, and one whose plan has
+// no opening (plan.Opening: with a user namespace, for one) after all is compiled.
 //
 // create, start and delete hold a lock on the container's directory, so that they
 // come one after the other; hooks that follow them run without it.

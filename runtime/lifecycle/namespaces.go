@@ -83,7 +83,10 @@ func (m *making) end() {
 	if m.family == nil || m.family.sync == nil {
 		return
 	}
-	defer m.family.close()
+	defer func() {
+		m.family.close()
+		m.family = nil
+	}()
 	for pid := m.pid; pid > 0; pid = m.unheard() {
 		// Our own child, not reaped: the id is still its.
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by itself

@@ -17,6 +17,7 @@ import (
 	"github.com/tare-oci/tare/runtime/cgroup"
 	"github.com/tare-oci/tare/runtime/host"
 	"github.com/tare-oci/tare/runtime/plan"
+	"github.com/tare-oci/tare/runtime/program"
 	"github.com/tare-oci/tare/safepath"
 )
 
@@ -123,6 +124,7 @@ func homeOf(root *safepath.Root, uid uint32) string {
 // A family is the parent's and the child's ends of what lies between them.
 type family struct {
 	sync    *os.File   // the parent's end of the socket
+	program *os.File   // that the child loads, where it does
 	opened  []*os.File // closed when the child runs
 	files   []*os.File // the child's descriptors 0, 1, 2…
 	sources sources
@@ -131,8 +133,10 @@ type family struct {
 
 // close closes what outlasts the start of the child.
 func (f *family) close() {
-	if f.sync != nil {
-		f.sync.Close()
+	for _, x := range []*os.File{f.sync, f.program} {
+		if x != nil {
+			x.Close()
+		}
 	}
 	f.hooks.close()
 }
@@ -173,7 +177,7 @@ func assemble(p *plan.Plan, src sources) (f *family, err error) {
 	return f, nil
 }
 
-func (f *family) open(file plan.File) (*os.File, error) {
+func (f *family) open(file plan.File) (_ *os.File, err error) {
 	keep := func(x *os.File, err error) (*os.File, error) {
 		if err == nil {
 			f.opened = append(f.opened, x)
@@ -201,6 +205,9 @@ func (f *family) open(file plan.File) (*os.File, error) {
 		}
 		f.sync = os.NewFile(uintptr(pair[0]), "sync")
 		return keep(os.NewFile(uintptr(pair[1]), "sync"), nil)
+	case plan.Program:
+		f.program, err = program.NewFile()
+		return f.program, err
 	case plan.StartGate:
 		return f.sources.gate, nil
 	case plan.Console:
@@ -274,22 +281,27 @@ func openNamespace(path string) (*os.File, error) {
 	return openFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 }
 
-// listen makes the socket that start connects to. It is reached through the
-// directory's descriptor, because a socket's path has 108 bytes at most.
-func listen(dir string) (*os.File, error) {
+// newGate makes the socket that start connects to.
+func newGate() (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	err = through(dir, gateName, func(path string) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: path}) })
+	return os.NewFile(uintptr(fd), gateName), nil
+}
+
+// listen gives it its place. It is reached through the directory's descriptor,
+// because a socket's path has 108 bytes at most.
+func listen(gate *os.File, dir string) error {
+	fd := int(gate.Fd())
+	err := through(dir, gateName, func(path string) error { return unix.Bind(fd, &unix.SockaddrUnix{Name: path}) })
 	if err == nil {
 		err = unix.Listen(fd, 8)
 	}
 	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("listen on %s: %w", filepath.Join(dir, gateName), err)
+		return fmt.Errorf("listen on %s: %w", filepath.Join(dir, gateName), err)
 	}
-	return os.NewFile(uintptr(fd), gateName), nil
+	return nil
 }
 
 // through calls f with a short path of a socket in dir.

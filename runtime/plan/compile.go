@@ -29,6 +29,7 @@ type compiler struct {
 	root     FD
 	sync     FD
 	gate     FD
+	program  FD // of the whole plan, for the process that has begun with Opening
 	init     FD // pidfd of the running container's first process
 	cons     FD
 	groups   []FD
@@ -58,18 +59,17 @@ type compiler struct {
 // Compile makes the plan for creating a container. The configuration must be
 // valid (package spec). Errors are of type *FieldError.
 func Compile(s *specs.Spec, facts *Facts) (*Plan, error) {
-	c := &compiler{spec: s, facts: facts, joined: map[uint64]string{},
-		plan: &Plan{GOARCH: facts.Host.Arch, Steps: make([]Step, 0, 96)}}
-	if s.Process == nil {
-		c.withoutProgram()
-	}
+	c := newCompiler(s, facts)
 	c.refuse()
 	c.readMounts()
 	c.namespaces()
 	c.files()
 	c.begin()
-	c.mounts()
+	late := c.lateMounts()
+	c.mounts(c.list[:late])
 	c.devices()
+	c.mounts(c.list[late:])
+	c.joinCgroups()
 	c.createHooks()
 	c.console()
 	c.protect()
@@ -81,6 +81,15 @@ func Compile(s *specs.Spec, facts *Facts) (*Plan, error) {
 		return nil, err
 	}
 	return c.plan, nil
+}
+
+func newCompiler(s *specs.Spec, facts *Facts) *compiler {
+	c := &compiler{spec: s, facts: facts, joined: map[uint64]string{},
+		plan: &Plan{GOARCH: facts.Host.Arch, Steps: make([]Step, 0, 96)}}
+	if s.Process == nil {
+		c.withoutProgram()
+	}
+	return c
 }
 
 func (c *compiler) fail(field, format string, args ...any) {
@@ -142,6 +151,9 @@ func (c *compiler) files() {
 		c.file("preserved", File{Kind: Preserved, Index: i})
 	}
 	c.sync = c.file("parent", File{Kind: SyncPipe})
+	if c.opens() {
+		c.program = c.file("program", File{Kind: Program})
+	}
 	if c.facts.Wait {
 		c.gate = c.file("start", File{Kind: StartGate})
 	}
@@ -155,9 +167,7 @@ func (c *compiler) files() {
 }
 
 func (c *compiler) begin() {
-	joins := c.joins()
-	trees := c.parentTrees()
-	c.step("", hold{First: len(c.plan.Files), Dumpable: c.dumpable()})
+	joins, trees := c.open()
 	if c.facts.AwaitCgroup {
 		c.step("linux.cgroupsPath", awaitCgroup{c.sync, true})
 	}

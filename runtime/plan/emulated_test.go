@@ -117,7 +117,7 @@ func TestARM64ProgramReports(t *testing.T) {
 	s := spec.Example(false)
 	s.Process.Terminal = false
 	f := facts(s)
-	f.Host.Arch, f.Wait = "arm64", false
+	f.Host.Arch, f.Wait, f.AtOnce = "arm64", false, true
 	p, err := plan.Compile(s, f)
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +140,7 @@ func TestARM64ProgramReports(t *testing.T) {
 func arm64Plan(t *testing.T, s *specs.Spec, words ...string) *plan.Plan {
 	t.Helper()
 	f := facts(s)
-	f.Host.Arch, f.Wait = "arm64", false
+	f.Host.Arch, f.Wait, f.AtOnce = "arm64", false, true
 	p, err := plan.Compile(s, f)
 	if err != nil {
 		t.Fatal(err)

@@ -52,6 +52,8 @@ type Facts struct {
 	// AwaitCgroup makes the process wait until the parent has moved it to its
 	// control groups.
 	AwaitCgroup bool
+	// AtOnce has the process started with the whole of its program, without Opening.
+	AtOnce bool
 	// Cgroups are the directories of the container's control group, one for a
 	// version 1 hierarchy, or the one of version 2.
 	Cgroups []CgroupDir

@@ -118,14 +118,7 @@ func (p *Plan) WaitsForHooks() bool {
 
 // AwaitsCgroups says whether the process is started before its control groups
 // are there, and waits for its parent to make them.
-func (p *Plan) AwaitsCgroups() bool {
-	for _, s := range p.Steps {
-		if _, ok := s.Op.(awaitCgroup); ok {
-			return true
-		}
-	}
-	return false
-}
+func (p *Plan) AwaitsCgroups() bool { return p.awaits }
 
 // failed is how the failure of the hook is announced, as runc does.
 func (o runHook) failed() string { return fmt.Sprintf("error running %s hook #%d", o.Kind, o.Index) }

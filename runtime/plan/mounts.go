@@ -29,8 +29,8 @@ func (c *compiler) readMounts() {
 	}
 }
 
-func (c *compiler) mounts() {
-	for _, m := range c.list {
+func (c *compiler) mounts(list []mount) {
+	for _, m := range list {
 		if !c.placeAllowed(m) {
 			continue
 		}
@@ -50,7 +50,22 @@ func (c *compiler) mounts() {
 			c.newMount(m)
 		}
 	}
-	c.joinCgroups()
+}
+
+// lateMounts is where in the list the mounts begin that come after the devices: those of
+// control groups, where no other follows. They need the groups, which the parent makes
+// meanwhile; and until the process has joined them, nothing limits which devices it makes.
+func (c *compiler) lateMounts() int {
+	n := len(c.list)
+	for _, d := range c.linux().Devices {
+		if !c.joinsBeside() || !strings.HasPrefix(path.Clean("/"+d.Path), "/dev/") {
+			return n
+		}
+	}
+	for n > 0 && c.joinsBeside() && c.list[n-1].Type == "cgroup" && !strings.HasPrefix(c.list[n-1].dest, "/dev") {
+		n--
+	}
+	return n
 }
 
 func (m mount) isBind() bool { return isBind(m.Mount, m.options) }

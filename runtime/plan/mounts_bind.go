@@ -53,9 +53,9 @@ func (c *compiler) parentTrees() map[string]FD {
 	for _, m := range c.list {
 		o := m.options
 		switch {
-		case m.isBind() && (fromParent || m.wantsIDMap()):
+		case m.isBind() && (fromParent || m.fromParent()):
 			add(m.field+".source", File{Kind: Tree, Path: c.absolute(m.Source), Recursive: o.Recursive, IDMap: c.idMap(m)})
-		case m.Type == "tmpfs" && o.CopyUp && !o.Remount:
+		case m.fromParent():
 			if fs := c.copyUp(m); fs != nil {
 				add(fs.field, File{Kind: Copied, Path: fs.source.Name, Copy: &fs.CopyUp})
 			}
@@ -74,6 +74,14 @@ func (c *compiler) parentTrees() map[string]FD {
 // are in it have put there.
 func (c *compiler) nullsFromParent() bool {
 	return c.joined[linux.CLONE_NEWNS] != "" && c.treesFromParent()
+}
+
+// fromParent says that the parent makes the mount, whatever the container's namespaces.
+func (m mount) fromParent() bool {
+	if m.isBind() {
+		return m.wantsIDMap()
+	}
+	return m.Type == "tmpfs" && m.options.CopyUp && !m.options.Remount
 }
 
 func (m mount) wantsIDMap() bool { return m.options.IDMap || len(m.UIDMappings)+len(m.GIDMappings) > 0 }

@@ -14,8 +14,8 @@ import (
 // two ways the process comes into them.
 //
 // Without a user namespace, and without a pid namespace to join, the process is
-// cloned into the new ones: one clone makes them all. Else it is started on the
-// host. It joins what it can only join as who it is there, makes or joins the
+// cloned into the new ones: one clone makes them all, or only that of pids where there is
+// an Opening. Else it is started on the host. It joins what it can only join as who it is there, makes or joins the
 // user namespace, which needs maps from the parent, becomes root in it, and
 // makes the others, which then belong to that user namespace. The last is a
 // clone where there is a pid namespace, which is for children only.
@@ -44,7 +44,11 @@ func (c *compiler) namespaces() {
 	if !c.userNamespace() && !c.facts.Host.HasCap(linux.CAP_SYS_ADMIN) {
 		c.fail("linux.namespaces", "an unprivileged user needs a user namespace")
 	}
-	if !c.fromHost() {
+	c.plan.awaits = !c.exec && c.joinsBeside() || c.facts.AwaitCgroup
+	switch {
+	case c.opens(): // and makes the others beside its parent, which a clone would hold up
+		c.plan.Namespaces = c.fresh & linux.CLONE_NEWPID
+	case !c.fromHost():
 		c.plan.Namespaces = c.fresh &^ ownCall
 	}
 }

@@ -88,7 +88,7 @@ func (l *lowering) ask(sync FD, what rune) {
 // answers with the end of the stream: then the process ends too, and nothing of
 // a half-made container stays.
 func (l *lowering) await(sync FD) {
-	l.b.Call("read", l.fd(sync), l.b.Bytes(make([]byte, 8)), program.Const(1)).OnZero(program.Exit)
+	l.b.Call("read", l.fd(sync), l.b.Scratch(), program.Const(1)).OnZero(program.Exit)
 }
 
 // newTime makes a time namespace and enters it. unshare only makes it that of

@@ -38,7 +38,8 @@ type Plan struct {
 	// where the specification wants a warning instead of an error.
 	Warnings []string
 
-	slots int
+	slots  int
+	awaits bool
 }
 
 // A Step is one operation and where it comes from.
@@ -119,6 +120,7 @@ const (
 	HookOutput FileKind = "hook output" // Index 1 and 2: pipes to the parent, 0: nowhere
 	Tree       FileKind = "tree"        // detached copy of the mounts at Path, made by the parent
 	Copied     FileKind = "copy"        // detached tmpfs with a copy of Copy.Source, made by the parent
+	Program    FileKind = "program"     // takes the program of the whole plan: Opening
 )
 
 // A File is one descriptor that the process is started with.

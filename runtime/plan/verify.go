@@ -39,7 +39,7 @@ func (p *Plan) Verify() error {
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	return errors.Join(append(errs, im.Verify())...)
+	return errors.Join(append(errs, im.Verify(), p.verifyOpening(im))...)
 }
 
 // verifyOrder checks the steps that come once, and their order.
@@ -50,6 +50,8 @@ func (p *Plan) verifyOrder(keep int) error {
 		switch op := s.Op.(type) {
 		case hold:
 			name = "begin"
+		case load:
+			name = "load"
 		case awaitCgroup:
 			name = "groups"
 		case ready:
@@ -72,7 +74,7 @@ func (p *Plan) verifyOrder(keep int) error {
 		at[name] = i + 1
 	}
 	_, idle := p.Steps[len(p.Steps)-1].Op.(end)
-	inOrder := at["begin"] > 0 && at["groups"] < at["ready"] && at["begin"] < at["ready"] && at["ready"] < at["last"] && at["last"] == len(p.Steps) &&
+	inOrder := at["begin"] > 0 && at["load"] < at["ready"] && at["groups"] < at["ready"] && at["begin"] < at["ready"] && at["ready"] < at["last"] && at["last"] == len(p.Steps) &&
 		(at["wait"] == 0 || at["ready"] < at["wait"]) && (idle || at["wait"] < at["close"] && at["close"] > 0)
 	if !inOrder {
 		return fmt.Errorf("steps in the wrong order: %v of %d", at, len(p.Steps))

@@ -83,6 +83,7 @@ type Builder struct {
 	reportFD  Arg
 	vars      int
 	reports   []int // variables whose value becomes the descriptor reported to
+	load      int   // index of the call that reads the rest of the program, -1 for none
 	reporters []int // calls that send reports
 	err       error
 }
@@ -97,6 +98,7 @@ func NewBuilder(goarch string, reportFD int) *Builder {
 		arena:    make([]byte, 0, 16<<10),
 		strings:  make(map[string]int, 64),
 		labels:   make([]int, firstLabel, 64),
+		load:     -1,
 		reportFD: Const(reportFD),
 	}
 	for i := range b.labels {
@@ -271,14 +273,26 @@ func (b *Builder) Report(word Arg) Call {
 	return send
 }
 
+// Scratch is the address of eight bytes that calls may write what nobody reads to.
+func (b *Builder) Scratch() Arg { return Const(uint64(scratchAddress)) }
+
+// Load appends the calls that put the program, as Image.LoadInto has written it to
+// a file, in the place of what runs, and go on behind them. So a process can
+// begin with a program that consists of the first calls of another which is not made
+// yet: up to Load, the same calls have to be built for both. Results do not outlast it.
+func (b *Builder) Load(file Arg) {
+	b.load = len(b.calls)
+	b.Call("pread64", file, Const(uint64(dataAddress)), Const(maxData), Const(0)).OnZero(Exit)
+	b.Call("close", file)
+}
+
 // finish appends what every program ends with: the report of a failure and
 // the end of the process.
-func (b *Builder) finish() (report Arg, err error) {
-	failed := b.NewLabel()
-	report = b.Words(Const(0), Const(0), Arg{place, uint64(failed)})
+func (b *Builder) finish() (failed Label, err error) {
+	failed = b.NewLabel()
 	b.Step(-1)
 	b.Bind(failed)
-	send := b.Call("write", b.reportFD, report, Const(reportSize))
+	send := b.Call("write", b.reportFD, Const(uint64(dataAddress)), Const(reportSize))
 	b.reporters = append(b.reporters, send.index)
 	var any errnoSet
 	for i := range any {
@@ -295,11 +309,12 @@ func (b *Builder) finish() (report Arg, err error) {
 	if len(b.calls) > maxCalls || len(b.arena) > maxArena {
 		b.fail(errors.New("program: too large: more than 65536 calls or 16 MiB of data"))
 	}
-	return report, b.err
+	return failed, b.err
 }
 
 const (
 	exitFailed = 255
 	maxCalls   = 1 << 16
 	maxArena   = 16 << 20
+	maxData    = 32 << 20 // of all that an image has behind its first page
 )

@@ -4,6 +4,7 @@ package program
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -20,6 +21,16 @@ const (
 	dataOffset = 0x1000
 	callSize   = 72
 	reportSize = 16
+)
+
+// The data segment begins with what calls of different programs have at the same
+// place: the failure report, the address of the call that sends it, and a word
+// that nobody reads. The calls follow.
+const (
+	dataAddress    = dataBase + dataOffset
+	senderOffset   = reportSize
+	scratchAddress = dataAddress + 24
+	headSize       = 32
 )
 
 type machine struct {
@@ -53,11 +64,12 @@ type Image struct {
 	masks  []errnoSet
 	words  []word
 	vars   int
+	load   int
 }
 
 // Image lays the program out. The Builder must not be used afterwards.
 func (b *Builder) Image() (*Image, error) {
-	report, err := b.finish()
+	failed, err := b.finish()
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +79,7 @@ func (b *Builder) Image() (*Image, error) {
 	addr := func(a Arg) uint64 {
 		switch a.kind {
 		case text, block:
-			return dataBase + dataOffset + uint64(code) + a.v
+			return callAddress(0) + uint64(code) + a.v
 		case place:
 			return callAddress(b.labels[a.v])
 		case result:
@@ -86,21 +98,29 @@ func (b *Builder) Image() (*Image, error) {
 		}
 		binary.LittleEndian.PutUint32(b.arena[d.slot:], uint32(at))
 	}
-	elf := make([]byte, dataOffset, dataOffset+code+len(b.arena))
+	elf := make([]byte, dataOffset+headSize, dataOffset+headSize+code+len(b.arena))
+	binary.LittleEndian.PutUint64(elf[dataOffset+senderOffset:], callAddress(b.labels[failed]))
 	for i := range b.calls {
 		elf = b.appendCall(elf, i, outs[i], masks[b.calls[i].mask], addr)
 	}
 	elf = append(elf, b.arena...)
-	if err := putHeader(elf, b.goarch, addr(report)); err != nil {
+	size := len(elf) - dataOffset
+	if size > maxData {
+		return nil, errors.New("program: too large: more than 32 MiB")
+	}
+	if b.load >= 0 {
+		size = maxData // whatever is read has room
+	}
+	if err := putHeader(elf, b.goarch, size); err != nil {
 		return nil, err
 	}
 	im.ELF, im.arch, im.calls, im.arena, im.addr = elf, b.arch, b.calls, b.arena, addr
-	im.labels, im.masks, im.words, im.vars = b.labels, b.masks, b.words, b.vars
+	im.labels, im.masks, im.words, im.vars, im.load = b.labels, b.masks, b.words, b.vars, b.load
 	return im, nil
 }
 
 func callAddress(index int) uint64 {
-	return dataBase + dataOffset + uint64(index)*callSize
+	return dataAddress + headSize + uint64(index)*callSize
 }
 
 // A destination is a place that a variable's value goes to: an argument of a call, or,
@@ -192,11 +212,11 @@ func (b *Builder) appendCall(elf []byte, i, outs, mask int, addr func(Arg) uint6
 }
 
 // putHeader writes the ELF header, the program headers and the interpreter
-// into the first page.
-func putHeader(elf []byte, goarch string, report uint64) error {
+// into the first page. Size is that of the data in memory.
+func putHeader(elf []byte, goarch string, size int) error {
 	m := machines[goarch]
 	code := strings.Replace(m.interpreter, patchFirst, word32(callAddress(0)), 1)
-	code = strings.Replace(code, patchReport, word32(report), 1)
+	code = strings.Replace(code, patchReport, word32(dataAddress), 1)
 	if headerSize+len(code) > dataOffset || code == m.interpreter {
 		return fmt.Errorf("program: bad interpreter for %s", goarch)
 	}
@@ -217,16 +237,16 @@ func putHeader(elf []byte, goarch string, report uint64) error {
 	for _, v := range []uint16{64, 56, 3, 0, 0, 0} {
 		h = le.AppendUint16(h, v) // e_ehsize, e_phentsize, e_phnum, no sections
 	}
-	segment := func(kind, flags uint32, offset, vaddr, size uint64) {
+	segment := func(kind, flags uint32, offset, vaddr, size, memory uint64) {
 		h = le.AppendUint32(h, kind)
 		h = le.AppendUint32(h, flags)
-		for _, v := range []uint64{offset, vaddr, vaddr, size, size, 0x10000} {
+		for _, v := range []uint64{offset, vaddr, vaddr, size, memory, 0x10000} {
 			h = le.AppendUint64(h, v)
 		}
 	}
-	segment(load, get|exec, 0, codeBase, uint64(headerSize+len(code)))
-	segment(load, get|write, dataOffset, dataBase+dataOffset, uint64(len(elf)-dataOffset))
-	segment(gnuStack, get|write, 0, 0, 0)
+	segment(load, get|exec, 0, codeBase, uint64(headerSize+len(code)), uint64(headerSize+len(code)))
+	segment(load, get|write, dataOffset, dataAddress, uint64(len(elf)-dataOffset), uint64(size))
+	segment(gnuStack, get|write, 0, 0, 0, 0)
 	copy(elf, append(h, code...))
 	return nil
 }

@@ -21,7 +21,8 @@ type Start struct {
 	Cloneflags uintptr
 	// CgroupDir, where not nil, is the cgroup v2 directory to start in.
 	CgroupDir *os.File
-	// Dir takes the file where anonymous memory may not be executed.
+	// Dir takes the file where anonymous memory may not be executed. It is made
+	// where it is missing.
 	Dir string
 }
 
@@ -56,6 +57,28 @@ func (im *Image) Start(s Start) (pid int, err error) {
 	return pid, nil
 }
 
+// NewFile makes an anonymous file for a program that a process loads (Builder.Load).
+// It is not executed.
+func NewFile() (*os.File, error) {
+	const name = "tare-program"
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // MFD_NOEXEC_SEAL came with 6.3
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// LoadInto writes the program for a process that loads it from the file.
+func (im *Image) LoadInto(file *os.File) error {
+	if err := writeAll(int(file.Fd()), im.ELF[dataOffset:]); err != nil {
+		return fmt.Errorf("write init program: %w", err)
+	}
+	return nil
+}
+
 // seal writes the image into an anonymous, sealed, executable file and returns
 // a descriptor of it that is not below min. Sealed, it can't be changed through
 // the /proc/PID/exe of a container (CVE-2019-5736).
@@ -72,7 +95,7 @@ func (im *Image) seal(dir string, min int) (int, error) {
 		return -1, fmt.Errorf("memfd_create: %w", err)
 	}
 	defer func() { unix.Close(fd) }()
-	if err := im.writeTo(fd); err != nil {
+	if err := writeAll(fd, im.ELF); err != nil {
 		return -1, fmt.Errorf("write init program: %w", err)
 	}
 	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
@@ -85,13 +108,16 @@ func (im *Image) seal(dir string, min int) (int, error) {
 // unlinked is seal for machines that refuse to execute anonymous memory: a
 // file in dir without a name, readable only.
 func (im *Image) unlinked(dir string, min int) (int, error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return -1, fmt.Errorf("create init program: %w", err)
+	}
 	path := filepath.Join(dir, ".init-"+strconv.Itoa(os.Getpid()))
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o700)
 	if err != nil {
 		return -1, fmt.Errorf("create init program %s: %w", path, err)
 	}
 	defer os.Remove(path)
-	err = im.writeTo(fd)
+	err = writeAll(fd, im.ELF)
 	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
@@ -106,13 +132,13 @@ func (im *Image) unlinked(dir string, min int) (int, error) {
 	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min)
 }
 
-func (im *Image) writeTo(fd int) error {
-	for rest := im.ELF; len(rest) > 0; {
-		n, err := unix.Write(fd, rest)
+func writeAll(fd int, data []byte) error {
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
 		if err != nil {
 			return err
 		}
-		rest = rest[n:]
+		data = data[n:]
 	}
 	return nil
 }

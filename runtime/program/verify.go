@@ -24,7 +24,7 @@ func (im *Image) Verify() error {
 // verifyLayout checks one call as the interpreter will read it.
 func (im *Image) verifyLayout(i int) error {
 	le, end := binary.LittleEndian, uint64(dataBase+len(im.ELF))
-	raw := im.ELF[dataOffset+i*callSize:]
+	raw := im.ELF[dataOffset+headSize+i*callSize:]
 	outs, mask := uint64(le.Uint32(raw[4:])), uint64(le.Uint32(raw[8:]))
 	onErrno, onZero := uint64(le.Uint32(raw[12:])), uint64(le.Uint32(raw[16:]))
 	arena := callAddress(len(im.calls))
@@ -130,6 +130,9 @@ func (im *Image) successors(i int, m made, reach func(int, made)) {
 		reach(at(c.onErrno), m)
 	}
 	after := slices.Clone(m)
+	if i == im.load {
+		clear(after) // the arguments that took results are written anew
+	}
 	if c.into >= 0 {
 		after[c.into] = true
 	}

@@ -45,7 +45,7 @@ func TestVerify(t *testing.T) {
 			b.Call("fsync", Const(1))
 		}},
 		{name: "into the middle of a call", want: "goes on at", make: func(b *Builder) { b.Call("fsync", Const(1)).Tolerate(9) },
-			spoil: func(im *Image) { im.ELF[dataOffset+12] += 8 }},
+			spoil: func(im *Image) { im.ELF[dataOffset+headSize+12] += 8 }},
 		{name: "a result over a call's number", want: "stores its result at", make: func(b *Builder) {
 			b.Call("close", b.Call("dup", Const(0)).Result())
 		}, spoil: func(im *Image) {

@@ -79,7 +79,7 @@ func TestStraceAgreesWithExplain(t *testing.T) {
 			if c.create {
 				b.do("delete", "ID")
 			}
-			follow(t, p, image, initTrace(t, trace))
+			follow(t, p, b.opening(c.create), image, initTrace(t, trace))
 		})
 	}
 }
@@ -117,8 +117,31 @@ func everything(b *bundle) {
 	b.Root.Readonly = true
 }
 
+// opening is what the process begins with while the plan is made, nil where it does not.
+func (b *bundle) opening(wait bool) *program.Image {
+	b.t.Helper()
+	opening := plan.Opening(b.Spec, b.facts(wait))
+	if opening == nil {
+		return nil
+	}
+	image, err := opening.Program()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return image
+}
+
 // explain compiles the plan, as explain does.
 func (b *bundle) explain(wait bool) *plan.Plan {
+	b.t.Helper()
+	p, err := plan.Compile(b.Spec, b.facts(wait))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return p
+}
+
+func (b *bundle) facts(wait bool) *plan.Facts {
 	b.t.Helper()
 	machine, err := host.Probe()
 	if err != nil {
@@ -134,11 +157,7 @@ func (b *bundle) explain(wait bool) *plan.Plan {
 	}
 	lifecycle.CgroupFacts(f, m.Paths())
 	f.Wait = wait
-	p, err := plan.Compile(b.Spec, f)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return p
+	return f
 }
 
 // awaitCreated waits for a create that is traced, so that its end does not tell.
@@ -276,20 +295,27 @@ func load(t *testing.T, image *program.Image) memory {
 }
 
 // follow interprets the program with the results that the kernel gave, and
-// compares each of its calls with what was done and with what explain prints.
-func follow(t *testing.T, p *plan.Plan, image *program.Image, done []traced) {
+// compares each of its calls with what was done and with what explain prints. The
+// process begins in the memory of the opening, if there is one, until it reads the
+// program over it.
+func follow(t *testing.T, p *plan.Plan, opening, image *program.Image, done []traced) {
 	t.Helper()
-	const callSize, argsAt = 72, 24
+	const callSize, argsAt, callsAt = 72, 24, 32
 	var texts []string
 	var steps []int
 	for step, text := range image.Calls {
 		texts, steps = append(texts, text), append(steps, step)
 	}
 	names, m := image.Names(), load(t, image)
+	whole := m
+	if opening != nil {
+		m = load(t, opening)
+	}
 	reached := map[int]bool{}
-	at := m.base
+	first := m.base + callsAt
+	at := first
 	for n, c := range done {
-		i := (at - m.base) / callSize
+		i := (at - first) / callSize
 		if i >= uint64(len(names)) {
 			t.Fatalf("call %d, %s: the program has no instruction at %#x", n, c.line, at)
 		}
@@ -304,6 +330,9 @@ func follow(t *testing.T, p *plan.Plan, image *program.Image, done []traced) {
 		}
 		checkText(t, what, texts[i], m, at+argsAt)
 		reached[steps[i]] = true
+		if c.name == "pread64" {
+			m = whole
+		}
 		mask, bit := uint64(m.u32(at+8)), uint64(c.errno)
 		switch {
 		case c.errno == unix.EINTR || c.errno == unix.EAGAIN:
