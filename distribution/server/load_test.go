@@ -153,7 +153,7 @@ func TestLoad(t *testing.T) {
 		lasts   time.Duration
 		grace   time.Duration
 	}{
-		"files": {files, 64, 4 * time.Second, time.Second},
+		"files": {files, 64, 6 * time.Second, time.Second},
 		"S3":    {bucket, 24, 3 * time.Second, 20 * time.Second},
 	} {
 		openFiles := func() int {
