@@ -2,7 +2,7 @@ package layer
 
 import "io"
 
-const blobPieces = 4
+const blobPieces = 2
 
 // ahead reads a blob in a goroutine of its own, some pieces before they are wanted: a reader that vouches for the blob
 // hashes all that it reads, for which who decompresses need not wait.

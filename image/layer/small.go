@@ -13,7 +13,7 @@ const (
 	smallBytes = 64 << 10 // of a file that is finished beside the applier
 	batchBytes = 256 << 10
 	batchFiles = 16 // whose descriptors are open
-	batches    = 3
+	batches    = 2
 )
 
 // finisher writes small files, sets their times and closes them, in a goroutine of its own, while the applier makes the
