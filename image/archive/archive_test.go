@@ -162,6 +162,8 @@ func TestBadArchives(t *testing.T) {
 		"link out":          {tarOf(t, ok(entry{name: "l", typ: tar.TypeSymlink, link: "../../etc/passwd"})...), `member "l": link to "../../etc/passwd"`},
 		"absolute link":     {tarOf(t, ok(entry{name: "l", typ: tar.TypeSymlink, link: "/etc/passwd"})...), `link to "/etc/passwd": is absolute`},
 		"links in a circle": {tarOf(t, ok(entry{name: "l", typ: tar.TypeSymlink, link: "m"}, entry{name: "m", typ: tar.TypeSymlink, link: "l"})...), `member "l": more links`},
+		"long name":         {tarOf(t, entry{name: strings.Repeat("n/", 512) + "n"}), "name longer than 1024 bytes"},
+		"long link":         {tarOf(t, ok(entry{name: "l", typ: tar.TypeSymlink, link: strings.Repeat("n/", 513)})...), "invalid argument"},
 		"link to nothing":   {tarOf(t, ok(entry{name: "l", typ: tar.TypeLink, link: "m"})...), `leads to "m", which is missing`},
 		"device":            {tarOf(t, entry{name: "l", typ: tar.TypeChar}), "neither a file nor a directory"},
 		"missing layer":     {tarOf(t, ok()...), `member "l" is missing`},

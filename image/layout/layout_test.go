@@ -243,6 +243,9 @@ func TestOpenForeign(t *testing.T) {
 		"version": func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"9"}`), 0o644)
 		},
+		"huge": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`+strings.Repeat(" ", 64<<10)), 0o644)
+		},
 		"fifo": func(dir string) error {
 			os.Remove(filepath.Join(dir, "oci-layout"))
 			return syscall.Mkfifo(filepath.Join(dir, "oci-layout"), 0o644)
@@ -260,4 +263,11 @@ func TestOpenForeign(t *testing.T) {
 			t.Errorf("%s: opened", name)
 		}
 	}
+
+	index := `{"schemaVersion":2,"manifests":[]}` + strings.Repeat(" ", 64<<20)
+	if err := os.WriteFile(filepath.Join(s.Dir(), "index.json"), []byte(index), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = ro.Resolve(ctx, "x")
+	wantError(t, "huge index", err, nil, "index.json", "more than")
 }

@@ -41,6 +41,27 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestNotOnDisk: what a file system cannot hold is refused here, too.
+func TestNotOnDisk(t *testing.T) {
+	for what, bad := range map[string]*tarstream.Header{
+		"owner":       {Type: tarstream.TypeReg, UID: 1<<32 - 1},
+		"group":       {Type: tarstream.TypeDir, GID: 1<<32 - 1},
+		"empty link":  {Type: tarstream.TypeSymlink},
+		"long link":   {Type: tarstream.TypeSymlink, Linkname: strings.Repeat("x", 4096)},
+		"NUL in link": {Type: tarstream.TypeSymlink, Linkname: "a\x00b"},
+		"device":      {Type: tarstream.TypeChar, Major: 1 << 12},
+	} {
+		bad.Name = "f"
+		if _, err := tree.New(tree.Limits{}).AddLayer().Add(bad); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+	good := &tarstream.Header{Name: "f", Type: tarstream.TypeSymlink, Linkname: strings.Repeat("x", 4095), UID: 1<<32 - 2}
+	if _, err := tree.New(tree.Limits{}).AddLayer().Add(good); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestManyOpaque: whiteouts that say the same again take no time. With a look at all files for each it would be hours.
 func TestManyOpaque(t *testing.T) {
 	const n = 100_000
