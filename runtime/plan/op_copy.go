@@ -38,7 +38,10 @@ func (o copyFiles) lower(l *lowering) {
 			l.openBeneath(l.fd(o.From), f.Name, flags, 0).Into(in)
 			l.openBeneath(to, f.Name, linux.O_WRONLY|linux.O_CREAT|linux.O_EXCL, 0o600).Into(out)
 			if f.SizeBytes > 0 {
-				l.b.Call("sendfile", out, in, program.Const(0), program.Const(f.SizeBytes))
+				// A full file system cuts the first short, without an error, which is the second's.
+				for range 2 {
+					l.b.Call("sendfile", out, in, program.Const(0), program.Const(f.SizeBytes))
+				}
 			}
 			l.close(out)
 			l.close(in)
