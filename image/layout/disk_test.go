@@ -3,6 +3,7 @@ package layout_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -59,6 +60,28 @@ func TestFullDisk(t *testing.T) {
 	}
 	if err := ingestSlowly(ctx, p, large[:2<<20]); err != nil {
 		t.Errorf("what has room: %v", err)
+	}
+	// What came beside a blob that had no room has to make some; what was cut off stays.
+	for why, kept := range map[error]int{syscall.ENOSPC: 0, context.Canceled: 1} {
+		group, end := context.WithCancelCause(ctx)
+		in, err := p.Ingest(group, describe("a/b", large[:1<<20]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = in.Write(large[:4096])
+		end(fmt.Errorf("write: %w", why))
+		if err := errors.Join(err, in.Close()); err != nil {
+			t.Fatal(err)
+		}
+		left := files(t, s, ".tare/partial")
+		if len(left) != kept {
+			t.Errorf("ended by %v: %v", why, left)
+		}
+		for _, name := range left {
+			if err := os.Remove(filepath.Join(s.Dir(), ".tare/partial", filepath.Base(name))); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 
 	ballast := filepath.Join(dir, "ballast")

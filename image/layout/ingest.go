@@ -52,6 +52,8 @@ type Ingest struct {
 	sent     int64 // what the kernel has been told to write
 	done     bool  // the blob is in its place
 	unusable bool  // what is in the file after a failed write is not known
+
+	ended func() error // why all that this is part of has ended, if it has
 }
 
 // Ingest prepares to write the blob that desc describes. What an earlier
@@ -73,7 +75,7 @@ func (p *Session) ingest(ctx context.Context, desc v1.Descriptor) (*Ingest, erro
 	if err != nil {
 		return nil, err
 	}
-	in := &Ingest{store: p.Store, desc: desc, hash: h, partial: partialPath(desc.Digest)}
+	in := &Ingest{store: p.Store, desc: desc, hash: h, partial: partialPath(desc.Digest), ended: func() error { return context.Cause(ctx) }}
 	for in.file == nil {
 		if there, err := p.present(ctx, desc); err != nil {
 			return nil, err
@@ -313,12 +315,14 @@ func (s *Store) makeBlobDir(dir string) error {
 }
 
 // Close ends the writing. Without a Commit before it, what is there of the blob
-// stays to be resumed, unless a write failed: a full disk gets its space back.
+// stays to be resumed, unless a write failed, of this blob or of one that came
+// beside it: a full disk gets its space back.
 func (in *Ingest) Close() error {
 	if in.file == nil {
 		return nil
 	}
-	if in.unusable || in.offset == 0 {
+	cause := in.ended()
+	if in.unusable || in.offset == 0 || errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
 		return in.Discard()
 	}
 	err := in.file.Close()
