@@ -94,7 +94,7 @@ type making struct {
 	spec      *specs.Spec
 	config    []byte // what spec was decoded from
 	facts     host.Facts
-	plan      *plan.Plan // or its opening, for now
+	plan      *plan.Plan // at first its opening
 	image     *program.Image
 	container *Container
 	cgroup    cgroup.Manager
